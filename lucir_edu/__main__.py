@@ -1,0 +1,5 @@
+import sys
+
+from lucir_edu.cli import main
+
+sys.exit(main())

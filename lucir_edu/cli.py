@@ -1,0 +1,244 @@
+"""The command line: lucir-edu run | sweep | report | data."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lucir_edu import config as configs
+from lucir_edu.config import METHODS, PRESETS, UsageError, parse, preset
+
+# torch takes seconds to import; a mistake in the arguments should not wait for it.
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` shows what is possible")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when all went well, 2 for a user's mistake, 130 after Ctrl-C."""
+    try:
+        options = _parser().parse_args(arguments)
+        return options.command(options) or 0
+    except UsageError as error:
+        print(f"lucir-edu: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("\nlucir-edu: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lucir-edu",
+        description="Class-incremental learning with LUCIR (Hou et al., CVPR 2019).",
+        epilog="`lucir-edu COMMAND --help` tells more.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser(
+        "run",
+        help="train through all phases and keep the results",
+        description="Train through all phases; print a table; keep the results in a folder.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_settings(),
+    )
+    _add_run_options(run)
+    run.add_argument("--seed", type=int, help="of weights, batches and augmentation (default 0)")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.set_defaults(command=_run)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="many runs: a grid of settings, several seeds each",
+        description="Perform every combination of a grid; go on where an earlier call stopped.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_settings(),
+    )
+    _add_run_options(sweep)
+    sweep.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="switches (cosine,less_forget) or a setting and its values (method=replay,lucir); "
+        "may be given again",
+    )
+    sweep.add_argument("--seeds", type=int, default=1, help="run seeds 0 … N-1 (default 1)")
+    sweep.set_defaults(command=_sweep)
+
+    report = commands.add_parser(
+        "report",
+        help="compare runs: mean and sd over seeds",
+        description="Print a table of all runs in some folders; write a page with figures.",
+    )
+    report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    report.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
+    report.set_defaults(command=_report)
+
+    data = commands.add_parser(
+        "data", help="fetch or check a data set", description="Fetch a data set, or check it."
+    )
+    data.add_argument("--dataset", default="glyphs", choices=configs.CHOICES["dataset"])
+    data.add_argument("--data-root", type=Path, metavar="DIR")
+    data.set_defaults(command=_data)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", metavar="PRESET", help=f"one of: {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting (see below); method=NAME sets all switches; may be given again",
+    )
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where data sets are kept")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go")
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+
+
+def _settings() -> str:
+    lines = [f"methods: {', '.join(METHODS)}", "", "settings and their defaults (glyphs-b50-5):"]
+    for field in dataclasses.fields(configs.Config):
+        lines.append(f"  {field.name} = {field.default}")
+    return "\n".join(lines)
+
+
+def _run(options: argparse.Namespace) -> int:
+    changes = parse(options.set)
+    if options.seed is not None:
+        changes["seed"] = options.seed
+    config = preset(options.preset, **changes)
+    method = changes.get("method", configs.method_of(config))
+    out = options.out or Path("runs") / options.preset / f"{method}-seed{config.seed}"
+
+    from lucir_edu import datasets, runs
+    from lucir_edu.progress import Progress
+
+    progress = Progress()
+    dataset = datasets.load(config, options.data_root)
+    try:
+        run = runs.perform(
+            config, dataset, preset=options.preset, out=out, resume=options.resume,
+            device=options.device, watch=progress,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        progress.close()
+        return _stopped(out, "--resume")
+    average, final, lost = (
+        run[key] for key in ("average_incremental_accuracy", "last_accuracy", "forgetting")
+    )
+    print("\n              CNN    NME")
+    for name, values in (("average", average), ("last", final), ("forgetting", lost)):
+        shown = [
+            f"{values[kind]:6.2f}" if values[kind] is not None else "     –" for kind in values
+        ]
+        print(f"{name:10s} {' '.join(shown)}")
+    print(f"\n{options.preset}, {run['method']}, seed {config.seed}; results are in {out}")
+    return 0
+
+
+def _stopped(out: Path, how: str) -> int:
+    from lucir_edu import runs
+
+    kept = len(runs.load(out)["phases"]) if (out / runs.RESULTS).exists() else 0
+    what = f"{kept} finished phase{'s' * (kept != 1)} kept in {out}; go on with the same command"
+    if kept:
+        what += f" and {how}"
+    print(f"\nlucir-edu: stopped; {what}", file=sys.stderr)
+    return 130
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from lucir_edu import sweep
+
+    fixed, settings = parse(options.set), sweep.grid(options.grid)
+    out = options.out or Path("runs") / f"sweep-{options.preset}"
+
+    from lucir_edu import runs
+    from lucir_edu.progress import Progress
+
+    progress = Progress(table=False)
+    done = []
+    try:
+        for run in sweep.sweep(
+            options.preset,
+            [{**fixed, **setting} for setting in settings],
+            range(options.seeds),
+            out,
+            data_root=options.data_root,
+            device=options.device,
+            announce=lambda number, count, name: print(f"{number}/{count}  {name}", flush=True),
+            watch=progress,
+        ):
+            done.append(run)
+    except KeyboardInterrupt:
+        progress.close()
+        print(
+            f"\nlucir-edu: stopped; what is finished is kept in {out}; the same command goes on",
+            file=sys.stderr,
+        )
+        return 130
+    print()
+    _print_table(runs.compare(done))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from lucir_edu import runs
+
+    found = list(runs.find(options.folders))
+    _print_table(runs.compare(found))
+    if options.html:
+        from lucir_edu.lab import report
+
+        report.write(found, options.html)
+        print(f"\nwritten: {options.html}")
+    return 0
+
+
+def _print_table(rows: list[dict]) -> None:
+    from lucir_edu.runs import MEASURES
+
+    width = max(len(row["label"]) for row in rows)
+    for name in dict.fromkeys(row["preset"] for row in rows):
+        print(f"{name}: mean ± sd over seeds, percent")
+        print(f"{'':{width}}  seeds  " + "  ".join(f"{m:>17s}" for m in MEASURES))
+        for row in rows:
+            if row["preset"] == name:
+                cells = [
+                    f"{row[m][0]:9.2f} ± {row[m][1]:5.2f}" if row[m] else f"{'–':>17s}"
+                    for m in MEASURES
+                ]
+                print(f"{row['label']:{width}}  {len(row['seeds']):5d}  " + "  ".join(cells))
+
+
+def _data(options: argparse.Namespace) -> int:
+    from lucir_edu import datasets
+
+    root = options.data_root or datasets.default_root()
+    if options.dataset == "cifar100":
+        from lucir_edu.datasets import cifar
+
+        cifar.fetch(root)
+    dataset = datasets.load(preset("folder", dataset=options.dataset), root)
+    train, test = len(dataset.train.labels), len(dataset.test.labels)
+    print(
+        f"{dataset.name}: {len(dataset.classes)} classes, {train} training and {test} test images"
+    )
+    print(f"fingerprint {dataset.fingerprint}, in {root}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What a data set is: two splits of labelled images, held as one tensor or as file names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucir_edu.config import UsageError
+
+
+@dataclass(frozen=True)
+class TensorSplit:
+    """Images in memory: (n, channels, height, width) of uint8, and (n,) labels."""
+
+    images: Tensor
+    labels: Tensor
+
+    def take(self, indices: Tensor) -> "TensorSplit":
+        return TensorSplit(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """Images on disk, read when needed: n file names, and (n,) labels."""
+
+    paths: Sequence[str]
+    labels: Tensor
+
+    def take(self, indices: Tensor) -> "FileSplit":
+        return FileSplit([self.paths[i] for i in indices.tolist()], self.labels[indices])
+
+
+Split = TensorSplit | FileSplit
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images of the same classes; labels are 0..len(classes)-1."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+    fingerprint: str  # a hash of the content, to tell which data a result is of
+
+    def with_labels(self, classes: Sequence[int]) -> "Dataset":
+        """Only the named classes, renumbered in the order given.
+
+        Args:
+            classes: class numbers of this data set, each at most once.
+        """
+        position = torch.full((len(self.classes),), -1)
+        position[torch.as_tensor(list(classes))] = torch.arange(len(classes))
+
+        def relabel(split: Split) -> Split:
+            labels = position[split.labels]
+            if len(classes) < len(self.classes):
+                kept = torch.nonzero(labels >= 0)[:, 0]
+                return replace(split.take(kept), labels=labels[kept])
+            return replace(split, labels=labels)
+
+        names = tuple(self.classes[c] for c in classes)
+        return replace(self, classes=names, train=relabel(self.train), test=relabel(self.test))
+
+
+def subset(dataset: Dataset, num_classes: int) -> Dataset:
+    """The classes that the authors' ImageNet-Subset has: drawn with numpy's legacy seed 1993."""
+    total = len(dataset.classes)
+    if num_classes > total:
+        raise UsageError(f"subset_classes={num_classes}, but {dataset.name} has {total} classes")
+    return dataset.with_labels(
+        np.random.RandomState(1993).choice(total, num_classes, replace=False)
+    )
+
+
+def limit(dataset: Dataset, train: int | None, test: int | None) -> Dataset:
+    """The first so many images of every class; None keeps all."""
+
+    def first(split: Split, count: int | None) -> Split:
+        if count is None:
+            return split
+        rows = [torch.nonzero(split.labels == c)[:count, 0] for c in range(len(dataset.classes))]
+        return split.take(torch.cat(rows))
+
+    return replace(dataset, train=first(dataset.train, train), test=first(dataset.test, test))

@@ -1,0 +1,63 @@
+"""A progress bar for a run: ``perform(..., watch=Progress())``."""
+
+import sys
+from typing import TextIO
+
+from tqdm import tqdm
+
+from lucir_edu.trainer import Event, PhaseEnd, PhaseStart, StepEnd
+
+
+class Progress:
+    """One bar per phase; after each, a line of the table of results.
+
+    Args:
+        table: whether to print the table's lines, to standard output.
+        stream: where the bars go; standard error by default.
+    """
+
+    def __init__(self, table: bool = True, stream: TextIO | None = None) -> None:
+        self.table, self.stream = table, stream or sys.stderr
+        self._bar: tqdm | None = None
+        self._headed = False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, PhaseStart):
+            self.close()
+            self._bar = tqdm(
+                total=event.steps,
+                desc=f"phase {event.phase} of {event.phases - 1}",
+                unit="step",
+                leave=False,
+                mininterval=0.2,
+                dynamic_ncols=True,
+                file=self.stream,
+            )
+        elif isinstance(event, StepEnd) and self._bar is not None:
+            self._bar.total = max(self._bar.total, event.step)
+            self._bar.update()
+        elif isinstance(event, PhaseEnd):
+            self.close()
+            if self.table:
+                self._line(event)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _line(self, event: PhaseEnd) -> None:
+        m = event.measurement
+        if not self._headed:
+            self._headed = True
+            print("phase  classes    CNN    NME  CNN old  CNN new  old as new  seconds")
+        figures = (
+            f"{m.phase:5d} {m.classes_seen:8d} {m.cnn:6.1f} {_figure(m.nme, 6)} "
+            f"{_figure(m.cnn_old, 8)} {m.cnn_new:8.1f} {_figure(m.old_to_new, 11)} {m.seconds:8.1f}"
+        )
+        print(figures, flush=True)
+
+
+def _figure(value: float | None, width: int) -> str:
+    return f"{'–' if value is None else f'{value:.1f}':>{width}}"

@@ -1,0 +1,386 @@
+"""What a run leaves on disk: results.json, arrays.npz, and a checkpoint per phase."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lucir_edu import hardware, metrics
+from lucir_edu.config import SWITCHES, Config, UsageError, method_of
+from lucir_edu.config import preset as make_preset
+from lucir_edu.datasets import Dataset
+from lucir_edu.stream import Stream
+from lucir_edu.stream import make as make_stream
+from lucir_edu.trainer import Event, Measurement, PhaseEnd, State, train
+
+RESULTS, ARRAYS = "results.json", "arrays.npz"
+BANK = Path(__file__).parents[1] / "data" / "bank"
+
+
+class Run(dict):
+    """A run's results: a mapping like ``results.json``, with ``arrays`` and ``path`` beside.
+
+    Arrays, P phases and C classes, in the order in which classes come: ``confusion_cnn`` and
+    ``confusion_nme`` (P, C, C), counts, row the true class; ``weight_norms``, ``biases`` and
+    ``mean_logits`` (P, C), NaN where a class was not yet seen or a head has none.
+    """
+
+    def __init__(
+        self, results: Mapping[str, Any], arrays: Mapping[str, np.ndarray], path: Path | None = None
+    ) -> None:
+        super().__init__(results)
+        self.arrays, self.path = dict(arrays), path
+
+    @property
+    def complete(self) -> bool:
+        """Whether all phases are there."""
+        return len(self["phases"]) == len(self["bounds"]) - 1
+
+    def accuracies(self, kind: str = "cnn") -> list[float | None]:
+        """The accuracy after each phase; kind is "cnn" or "nme"."""
+        return [phase[kind] for phase in self["phases"]]
+
+    def accuracy_matrix(self, kind: str = "cnn") -> np.ndarray:
+        """(P, P): row t, column j: accuracy after phase t on the classes that came in phase j."""
+        bounds = self["bounds"][: len(self["phases"]) + 1]
+        matrix = np.full((len(bounds) - 1,) * 2, np.nan)
+        for t in range(len(matrix)):
+            confusion = self.arrays[f"confusion_{kind}"][t]
+            matrix[t, : t + 1] = metrics.group_accuracies(confusion, bounds[: t + 2])
+        return matrix
+
+
+def perform(
+    config: Config,
+    dataset: Dataset,
+    *,
+    preset: str = "",
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    watch: Callable[[Event], object] = lambda event: None,
+) -> Run:
+    """Train through all phases and gather the results.
+
+    Args:
+        preset: a name to remember the config by.
+        out: a folder to write to after every phase; None writes nothing.
+        resume: go on with the run in ``out``, if there is one.
+        device: auto, cpu, cuda or mps.
+        watch: is called with every event.
+
+    Raises:
+        UsageError: ``out`` holds a run already, or another one than is to be resumed.
+    """
+    out = None if out is None else Path(out)
+    stream = make_stream(config, dataset)
+    earlier = None if out is None else _earlier(out, config, stream, resume)
+    if earlier is not None and earlier.complete:
+        return earlier
+    target = hardware.pick_device(device)
+    about = {
+        "preset": preset,
+        "method": method_of(config),
+        "environment": hardware.describe(target, hardware.pick_precision(config.precision, target)),
+    }
+    start = None if earlier is None else load_state(out, len(earlier["phases"]) - 1)
+    measurements, run = [], earlier
+    for event in train(config, dataset, device=device, start=start):
+        watch(event)
+        if isinstance(event, PhaseEnd):
+            measurements.append(event.measurement)
+            run = assemble(measurements, config, stream, earlier, **about)
+            if out is not None:
+                save_state(event, out)
+                save(run, out)
+    return run
+
+
+def _earlier(out: Path, config: Config, stream: Stream, resume: bool) -> Run | None:
+    """The run to go on with, if any; complains if ``out`` may not be used."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; choose another --out")
+    if not (out / RESULTS).exists():
+        try:
+            with _whole(out / ARRAYS, keep=False):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {out} ({error.strerror}); choose another --out"
+            ) from None
+        return None
+    if not resume:
+        raise UsageError(
+            f"{out} holds a run already; add --resume to go on, or choose another --out"
+        )
+    earlier, wanted = load(out), config.to_dict()
+    changed = [key for key in wanted if earlier["config"].get(key) != wanted[key]]
+    if changed:
+        was = ", ".join(f"{key}={earlier['config'].get(key)}" for key in changed)
+        raise UsageError(f"{out} holds a run with other settings ({was}); choose another --out")
+    if earlier["data_fingerprint"] != stream.dataset.fingerprint:
+        raise UsageError(f"{out} holds a run on other data; choose another --out")
+    return earlier
+
+
+def assemble(
+    measurements: list[Measurement],
+    config: Config,
+    stream: Stream,
+    earlier: Run | None = None,
+    **about: Any,
+) -> Run:
+    """A run from the measurements of its phases.
+
+    Args:
+        earlier: a run that these measurements continue; it keeps what it has.
+        about: further entries of the results.
+    """
+    phases = list(earlier["phases"]) if earlier else []
+    total = stream.bounds[-1]
+    arrays: dict[str, list[np.ndarray]] = {}
+    for t in range(len(phases)):
+        for name, values in earlier.arrays.items():
+            arrays.setdefault(name, []).append(values[t])
+    for measurement in measurements:
+        if measurement.phase < len(phases):
+            continue
+        values = dataclasses.asdict(measurement)
+        for name, array in values.pop("arrays").items():
+            arrays.setdefault(name, []).append(_pad(array, total))
+        phases.append(values)
+    run = Run(
+        {
+            **about,
+            "seed": config.seed,
+            "config": config.to_dict(),
+            "bounds": stream.bounds[: len(stream.phases) + 1],
+            "class_order": stream.order,
+            "classes": list(stream.dataset.classes),
+            "data_fingerprint": stream.dataset.fingerprint,
+            "phases": phases,
+        },
+        {name: np.stack(values) for name, values in arrays.items()},
+    )
+    for key, of in (
+        ("average_incremental_accuracy", metrics.average_incremental_accuracy),
+        ("last_accuracy", metrics.last),
+    ):
+        run[key] = {kind: _or_none(of, run.accuracies(kind)) for kind in ("cnn", "nme")}
+    run["forgetting"] = {
+        kind: metrics.forgetting(run.accuracy_matrix(kind))
+        if f"confusion_{kind}" in run.arrays
+        else None
+        for kind in ("cnn", "nme")
+    }
+    return run
+
+
+# ---- Disk -------------------------------------------------------------------------------------
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write results.json and arrays.npz, each whole or not at all."""
+    with _whole(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **run.arrays)
+    text = json.dumps(run, indent=1, ensure_ascii=False, allow_nan=False)
+    with _whole(folder / RESULTS) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def save_state(event: PhaseEnd, folder: Path) -> None:
+    """Write ``phase_NN.safetensors``: the network and the exemplars after a phase."""
+    tensors = {f"model.{k}": v.contiguous().cpu() for k, v in event.model.state_dict().items()}
+    for label, indices in enumerate(event.memory.ranked):
+        tensors[f"exemplars.{label:05d}"] = indices
+    with _whole(folder / _state_name(event.measurement.phase)) as temporary:
+        save_file(tensors, temporary)
+
+
+def load(folder: str | Path) -> Run:
+    """The results of a run.
+
+    Raises:
+        UsageError: there are none, or they are damaged.
+    """
+    folder = Path(folder)
+    if not (folder / RESULTS).is_file():
+        raise UsageError(f"{folder} holds no run ({RESULTS} is missing)")
+    try:
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        with np.load(folder / ARRAYS, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        run = Run(results, arrays, folder)
+        Config.from_dict(run["config"])
+        count = len(run["phases"])
+        if any(len(values) != count for values in arrays.values()) or not run["bounds"]:
+            raise ValueError("the files do not belong together")
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"{folder} holds a damaged or foreign run ({reason}); remove it and run again"
+        ) from None
+    except Exception as error:  # zipfile and zlib have their own
+        raise UsageError(
+            f"{folder / ARRAYS} is damaged ({type(error).__name__}); remove {folder} and run again"
+        ) from None
+    return run
+
+
+def load_state(folder: Path, phase: int) -> State:
+    """The state after a phase, to go on from.
+
+    Raises:
+        UsageError: it is missing or damaged.
+    """
+    return read_state(folder / _state_name(phase), phase)
+
+
+def read_state(path: Path, phase: int) -> State:
+    """The state in a file of :func:`save_state`; one without exemplars has them chosen anew."""
+    weights: dict[str, Tensor] = {}
+    exemplars: list[Tensor] = []
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in sorted(file.keys()):
+                kind, _, rest = name.partition(".")
+                if kind == "model":
+                    weights[rest] = file.get_tensor(name)
+                elif kind == "exemplars":
+                    exemplars.append(file.get_tensor(name))
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(f"{path} is missing or damaged ({reason})") from None
+    return State(phase, weights, exemplars or None)
+
+
+def load_bank(folder: str | Path = BANK) -> Iterator[Run]:
+    """The precomputed runs that come with the project, in order of their names."""
+    return find([folder])
+
+
+def find(folders: Iterable[str | Path]) -> Iterator[Run]:
+    """All runs in and below some folders, in order of their names.
+
+    Raises:
+        UsageError: a folder is missing, or has no run in it.
+    """
+    for folder in folders:
+        found = sorted(Path(folder).rglob(RESULTS))
+        if not found:
+            raise UsageError(f"{folder} holds no run ({RESULTS} is missing)")
+        for results in found:
+            yield load(results.parent)
+
+
+# ---- Comparing --------------------------------------------------------------------------------
+
+
+def label(run: Run) -> str:
+    """What tells a run from others of its preset: the method, and settings that are not usual."""
+    config = Config.from_dict(run["config"])
+    try:
+        usual = make_preset(run["preset"], method=run["method"])
+    except UsageError:
+        return run["method"]
+    settings = [key for key in COMPARED if getattr(config, key) != getattr(usual, key)]
+    return " ".join([run["method"], *(f"{key}={getattr(config, key)}" for key in settings)])
+
+
+def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over seeds, a row for each preset and setting.
+
+    Returns:
+        Rows with ``preset``, ``label``, ``seeds`` and, for every name in :data:`MEASURES`, a pair
+        (mean, sd), or None where a run has no such figure. The sd is that of a sample; 0 for one.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run["preset"], label(run)), []).append(run)
+    rows = []
+    for (preset, name), members in groups.items():
+        row = {"preset": preset, "label": name, "seeds": sorted(run["seed"] for run in members)}
+        for measure, of in MEASURES.items():
+            values = [of(run) for run in members]
+            row[measure] = None
+            if None not in values:
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+                row[measure] = (float(np.mean(values)), spread)
+        rows.append(row)
+    return rows
+
+
+def norm_gap(run: Run) -> float | None:
+    """How much longer the newest classes' embeddings are than the base classes', in percent."""
+    bounds, norms = run["bounds"], run.arrays["weight_norms"][-1]
+    count = len(run["phases"])
+    if count < 2:
+        return None
+    newest, base = norms[bounds[count - 1] : bounds[count]], norms[: bounds[1]]
+    return 100 * float(newest.mean() / base.mean() - 1)
+
+
+MEASURES: dict[str, Callable[[Run], float | None]] = {
+    "average (CNN)": lambda run: run["average_incremental_accuracy"]["cnn"],
+    "average (NME)": lambda run: run["average_incremental_accuracy"]["nme"],
+    "last (CNN)": lambda run: run["last_accuracy"]["cnn"],
+    "last (NME)": lambda run: run["last_accuracy"]["nme"],
+    "forgetting (CNN)": lambda run: run["forgetting"]["cnn"],
+    "old taken for new": lambda run: run["phases"][-1]["old_to_new"],
+    "norm gap": norm_gap,
+}
+# Settings by which runs of one preset are told apart, beside the method and the seed
+COMPARED = [
+    field.name
+    for field in dataclasses.fields(Config)
+    if field.name not in ("seed", "precision", "workers") and field.name not in SWITCHES
+]
+
+
+def _state_name(phase: int) -> str:
+    return f"phase_{phase:02d}.safetensors"
+
+
+@contextlib.contextmanager
+def _whole(path: Path, keep: bool = True) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` when all went well; with ``keep`` false,
+    only a trial whether it could."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if not keep:
+            return
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _pad(array: np.ndarray, total: int) -> np.ndarray:
+    """To the size it has when all classes are seen: zeros for counts, NaN for values."""
+    counts = array.ndim == 2
+    fill = 0 if counts else np.nan
+    padded = np.full((total,) * array.ndim, fill, dtype=np.int32 if counts else np.float32)
+    padded[tuple(slice(n) for n in array.shape)] = array
+    return padded
+
+
+def _or_none(of: Any, values: list[float | None]) -> float | None:
+    if any(value is None or math.isnan(value) for value in values):
+        return None
+    return of(values)

@@ -1,0 +1,107 @@
+"""The stream: in which order classes come, and what each phase brings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucir_edu.config import Config, UsageError
+from lucir_edu.datasets import Dataset
+
+
+def class_order(num_classes: int, seed: int | None = 1993) -> list[int]:
+    """The order in which classes come: entry i is the class that takes row i of the head.
+
+    With seed 1993 it is the order that iCaRL and LUCIR use, from numpy's legacy generator;
+    with None, the data set's own order.
+
+    >>> class_order(100)[:5]
+    [68, 56, 78, 8, 23]
+    """
+    order = np.arange(num_classes)
+    if seed is not None:
+        np.random.RandomState(seed).shuffle(order)
+    return order.tolist()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase brings. Classes are numbered in the order in which they come."""
+
+    number: int  # 0 is the base phase
+    num_old: int  # classes 0 .. num_old-1 are old
+    num_new: int
+    train: Tensor  # indices of the new classes' training images
+    test: Tensor  # indices of the test images of all classes seen
+
+    @property
+    def num_seen(self) -> int:
+        return self.num_old + self.num_new
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A data set, renumbered in the order of its classes, cut into phases."""
+
+    dataset: Dataset
+    order: list[int]  # the data set's own class numbers
+    phases: list[Phase]
+
+    @property
+    def bounds(self) -> list[int]:
+        """Where the phases' classes start and end: [0, 50, 60, …, 100]."""
+        return [0, *(phase.num_seen for phase in self.phases)]
+
+
+def split_classes(total: int, base: int | None, increment: int | None) -> Sequence[int]:
+    """How many classes each phase brings.
+
+    Args:
+        base: of the base phase; None: what five increments leave.
+        increment: of every later phase; None: a tenth of all.
+
+    Raises:
+        UsageError: they do not add up to ``total``.
+
+    >>> split_classes(100, 50, 10)
+    [50, 10, 10, 10, 10, 10]
+    """
+    if increment is None:
+        increment = max(1, total // 10)
+    if base is None:
+        base = total - 5 * increment
+        if base < 1:
+            raise UsageError(f"{total} classes are too few for 5 phases; set base_classes")
+    rest = total - base
+    if rest < 0 or rest % increment:
+        raise UsageError(
+            f"{total} classes do not make a base phase of {base} and phases of {increment}; "
+            f"choose base_classes and increment so that the rest divides evenly"
+        )
+    return [base] + [increment] * (rest // increment)
+
+
+def make(config: Config, dataset: Dataset) -> Stream:
+    """Put the classes in order and cut the data set into phases."""
+    order = class_order(len(dataset.classes), config.order_seed)
+    dataset = dataset.with_labels(order)
+    phases, num_old = [], 0
+    sizes = split_classes(len(order), config.base_classes, config.increment)
+    if config.margin_ranking and len(sizes) > 1 and config.top_k > sizes[1]:
+        raise UsageError(f"top_k={config.top_k} is more than the {sizes[1]} new classes of a phase")
+    for number, num_new in enumerate(sizes):
+        labels, seen = dataset.train.labels, num_old + num_new
+        is_new = (labels >= num_old) & (labels < seen)
+        phases.append(
+            Phase(
+                number,
+                num_old,
+                num_new,
+                train=torch.nonzero(is_new)[:, 0],
+                test=torch.nonzero(dataset.test.labels < seen)[:, 0],
+            )
+        )
+        num_old = seen
+    return Stream(dataset, order, phases)

@@ -1,0 +1,396 @@
+"""The training loop. ``for event in train(config, dataset):`` is the whole of it.
+
+Plots, panels, files and tests only consume events; every event is a place to stop.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lucir_edu import hardware, loader, losses, memory, metrics, model, stream
+from lucir_edu.config import Config
+from lucir_edu.datasets import Dataset
+from lucir_edu.memory import Memory
+from lucir_edu.model import IncrementalModel, Output
+from lucir_edu.stream import Phase
+
+# ---- Events -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PhaseStart:
+    """A phase begins: its number, classes, and how much there is to do."""
+
+    phase: int
+    phases: int
+    num_old: int
+    num_new: int
+    images_new: int  # training images of new classes
+    images_old: int  # exemplars
+    epochs: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """One step of the optimiser is done. The losses stay on the device until someone asks."""
+
+    phase: int
+    epoch: int
+    step: int  # within the phase, from 1
+    losses: dict[str, Tensor]  # each term of the objective, with its weight
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """One pass over the phase's images is done."""
+
+    phase: int
+    epoch: int
+    losses: dict[str, float]  # mean over the epoch's steps
+    train_accuracy: float  # percent, of augmented images as they were learnt
+    learning_rate: float
+    model: IncrementalModel
+
+
+@dataclass(frozen=True)
+class PhaseEnd:
+    """A phase is learnt and judged."""
+
+    measurement: "Measurement"
+    model: IncrementalModel
+    memory: Memory
+
+
+Event = PhaseStart | StepEnd | EpochEnd | PhaseEnd
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How the network does after a phase; percentages, over test images of all classes seen.
+
+    None: there is nothing to measure (no old class in the base phase, no memory for NME).
+    """
+
+    phase: int
+    classes_seen: int
+    cnn: float
+    nme: float | None
+    cnn_old: float | None
+    cnn_new: float
+    old_to_new: float | None  # share of old classes' images predicted as new
+    weight_norm_old: float | None  # mean length of old class embeddings
+    weight_norm_new: float
+    eta: float | None  # the cosine head's scale
+    exemplars: int  # images in memory, after the phase
+    seconds: float
+    # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; weight_norms, biases,
+    # mean_logits (C,)
+    arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where to start from: a network that has learnt all phases up to this one."""
+
+    phase: int
+    weights: dict[str, Tensor]  # of IncrementalModel.state_dict
+    exemplars: list[Tensor] | None = None  # indices per class, best first; None: choose them now
+
+
+# ---- Training ---------------------------------------------------------------------------------
+
+
+def train(
+    config: Config, dataset: Dataset, *, device: str = "auto", start: State | None = None
+) -> Iterator[Event]:
+    """Learn a data set phase by phase.
+
+    Args:
+        dataset: as of :func:`lucir_edu.datasets.load`.
+        device: auto, cpu, cuda or mps.
+        start: go on from here; the first event is then the end of that phase.
+
+    Yields:
+        :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
+        :class:`EpochEnd`, then :class:`PhaseEnd`. The model in an event is the one that learns:
+        read it before the next event, and leave it in the mode it was in.
+    """
+    lesson = Lesson(config, dataset, hardware.pick_device(device))
+    if start is not None:
+        yield lesson.resume(start)
+    for phase in lesson.stream.phases[0 if start is None else start.phase + 1 :]:
+        yield from lesson.learn(phase)
+
+
+class Lesson:
+    """A network, its memory and its data, on their way through the phases."""
+
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.precision = hardware.pick_precision(config.precision, device)
+        self.stream = stream.make(config, dataset)
+        ordered = self.stream.dataset
+        self.train_images = loader.make(ordered.train, ordered, config, device)
+        self.test_images = loader.make(ordered.test, ordered, config, device)
+        self.memory = Memory(config.exemplars_per_class, config.memory_total, config.joint)
+        base = self.stream.phases[0].num_new
+        channels = len(ordered.mean)
+        net = model.build(config, base, channels, _seed(config, 0))
+        self.net = net.to(device, memory_format=torch.channels_last)
+
+    def learn(self, phase: Phase) -> Iterator[Event]:
+        """One phase: grow, learn, choose exemplars, judge."""
+        config, began = self.config, time.perf_counter()
+        teacher = None
+        if phase.num_old:
+            if config.needs_teacher:
+                teacher = self.net.teacher()
+            self.grow(phase)
+        indices = torch.cat([phase.train, self.memory.indices])
+        steps = config.epochs * -(-len(indices) // config.batch_size)
+        yield PhaseStart(
+            phase.number, len(self.stream.phases), phase.num_old, phase.num_new,
+            len(phase.train), len(self.memory.indices), config.epochs, steps,
+        )  # fmt: skip
+        yield from self.fit(phase, indices, teacher)
+        self.choose_exemplars(phase)
+        if config.balanced_finetune and phase.num_old and len(self.memory.indices):
+            yield from self.fit(phase, self.memory.indices, teacher, balanced=True)
+        yield PhaseEnd(self.measure(phase, began), self.net, self.memory)
+
+    def fit(
+        self,
+        phase: Phase,
+        indices: Tensor,
+        teacher: IncrementalModel | None,
+        balanced: bool = False,
+    ) -> Iterator[Event]:
+        """Minimise the objective on some training images.
+
+        Args:
+            balanced: tune the head alone, all of it, at a low rate (class-balance finetune).
+        """
+        config, net = self.config, self.net
+        generator = torch.Generator().manual_seed(_seed(config, phase.number, balanced))
+        epochs = config.balanced_epochs if balanced else config.epochs
+        if balanced:
+            parameters = [p for name, p in net.head.named_parameters() if name != "eta"]
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        else:
+            parameters = [p for p in net.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(
+            parameters,
+            lr=config.balanced_lr if balanced else config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        steps_per_epoch = -(-len(indices) // config.batch_size)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: (
+                0.1 ** (2 * (step // steps_per_epoch) >= epochs)
+                if balanced
+                else learning_rate(config, step, steps_per_epoch)
+            ),
+        )
+        step = 0
+        for epoch in range(1, epochs + 1):
+            net.train()
+            if balanced:
+                net.backbone.eval()
+            sums: dict[str, Tensor] = {}
+            correct = torch.zeros((), device=self.device)
+            rate = optimizer.param_groups[0]["lr"]
+            for images, targets in self.train_images.augmented(
+                indices, config.batch_size, generator
+            ):
+                with hardware.autocast(self.device, self.precision):
+                    output = net(images)
+                    with torch.no_grad():
+                        old = None if teacher is None else teacher(images)
+                terms = objective(config, output, targets, old, phase.num_old)
+                optimizer.zero_grad()
+                torch.stack(list(terms.values())).sum().backward()
+                optimizer.step()
+                schedule.step()
+                step += 1
+                terms = {name: term.detach() for name, term in terms.items()}
+                sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
+                correct += (output.logits.detach().argmax(dim=1) == targets).sum()
+                yield StepEnd(phase.number, epoch, step, terms)
+            means = {name: total.item() / steps_per_epoch for name, total in sums.items()}
+            share = 100 * correct.item() / len(indices)
+            yield EpochEnd(phase.number, epoch, means, share, rate, net)
+
+    def grow(self, phase: Phase, imprinted: bool | None = None) -> None:
+        """Make room in the head for the phase's new classes."""
+        new_weight = None
+        if self.config.imprints if imprinted is None else imprinted:
+            features, labels = self.embed(phase.train)
+            new_weight = model.imprint(
+                features, labels - phase.num_old, phase.num_new, self.net.head.weight.detach()
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(self.config, phase.number))
+            self.net.head.grow(phase.num_new, new_weight)
+        if self.config.freezes_old:
+            self.net.head.freeze_old()
+
+    def choose_exemplars(self, phase: Phase) -> None:
+        """Keep some of the new classes' images, and fewer of the old ones' if room is short."""
+        if self.memory.quota(phase.num_seen) != 0:
+            features, labels = self.embed(phase.train)
+            for label in range(phase.num_old, phase.num_seen):
+                chosen = (labels == label).cpu()
+                self.memory.add(phase.train[chosen], features[chosen], phase.num_seen)
+            self.memory.trim()
+
+    def resume(self, start: State) -> PhaseEnd:
+        """Take over a network that has learnt all phases up to ``start.phase``."""
+        began = time.perf_counter()
+        phases = self.stream.phases[: start.phase + 1]
+        for phase in phases[1:]:
+            self.grow(phase, imprinted=False)
+        self.net.load_state_dict(start.weights)
+        if start.exemplars is not None:
+            self.memory.ranked = list(start.exemplars)
+        else:
+            for phase in phases:
+                self.choose_exemplars(phase)
+        return PhaseEnd(self.measure(phases[-1], began), self.net, self.memory)
+
+    # ---- Looking at the network -----------------------------------------------------------------
+
+    def embed(self, indices: Tensor, flip: bool = False) -> tuple[Tensor, Tensor]:
+        """Features (n, d) and labels (n,) of training images, without augmentation."""
+        output, labels = self.predict(self.train_images, indices, flip)
+        return output.features, labels
+
+    @torch.no_grad()
+    def predict(
+        self, images: loader.TensorLoader | loader.FileLoader, indices: Tensor, flip: bool = False
+    ) -> tuple[Output, Tensor]:
+        """The network's output for images, in evaluation mode, and their labels."""
+        was_training = self.net.training
+        self.net.eval()
+        with hardware.autocast(self.device, self.precision):
+            batches = [(self.net(x), y) for x, y in images.plain(indices, flip=flip)]
+        self.net.train(was_training)
+        outputs = Output(
+            *(torch.cat(parts) for parts in zip(*(o for o, _ in batches), strict=True))
+        )
+        return outputs, torch.cat([y for _, y in batches])
+
+    def prototypes(self, num_classes: int) -> Tensor | None:
+        """The exemplars' mean features, for NME; both views of an image where training flips."""
+        indices = self.memory.indices
+        if not len(indices):
+            return None
+        features, labels = self.embed(indices)
+        features = losses.unit(features)
+        if self.config.flip:
+            features = features + losses.unit(self.embed(indices, flip=True)[0])
+        return memory.class_means(features, labels, num_classes)
+
+    def measure(self, phase: Phase, began: float) -> Measurement:
+        """Judge the network on the test images of all classes seen."""
+        seen, num_old, head = phase.num_seen, phase.num_old, self.net.head
+        output, targets = self.predict(self.test_images, phase.test)
+        targets = targets.cpu().numpy()
+        cnn = output.logits.argmax(dim=1).cpu().numpy()
+        means = self.prototypes(seen)
+        nme = None
+        if means is not None:
+            nme = memory.nearest_mean(output.features, means).cpu().numpy()
+        norms = head.weight.detach().norm(dim=1).cpu().numpy()
+        sides = metrics.old_new_confusion(cnn, targets, num_old)
+        arrays = {
+            "confusion_cnn": metrics.confusion_matrix(cnn, targets, seen),
+            "weight_norms": norms,
+            "mean_logits": output.logits.mean(dim=0).cpu().numpy(),
+        }
+        if nme is not None:
+            arrays["confusion_nme"] = metrics.confusion_matrix(nme, targets, seen)
+        if isinstance(head, model.LinearHead):
+            arrays["biases"] = head.bias.detach().cpu().numpy()
+        return Measurement(
+            phase=phase.number,
+            classes_seen=seen,
+            cnn=metrics.accuracy(cnn, targets),
+            nme=None if nme is None else metrics.accuracy(nme, targets),
+            cnn_old=sides.old_correct if num_old else None,
+            cnn_new=sides.new_correct,
+            old_to_new=sides.old_to_new if num_old else None,
+            weight_norm_old=float(norms[:num_old].mean()) if num_old else None,
+            weight_norm_new=float(norms[num_old:].mean()),
+            eta=head.eta.item() if isinstance(head, model.CosineHead) else None,
+            exemplars=len(self.memory.indices),
+            seconds=time.perf_counter() - began,
+            arrays=arrays,
+        )
+
+
+def objective(
+    config: Config, output: Output, targets: Tensor, old: Output | None, num_old: int
+) -> dict[str, Tensor]:
+    """The terms of the integrated objective (Eq. 9), by name, each with its weight; their sum is
+    what is minimised.
+
+    Args:
+        output: of the network that learns, C classes.
+        targets: (n,).
+        old: of the teacher, the ``num_old`` old classes; None when no term needs it.
+        num_old: 0 in the base phase, where only cross-entropy counts.
+    """
+    num_new = output.logits.shape[1] - num_old
+    terms = {"cross_entropy": F.cross_entropy(output.logits, targets)}
+    if not num_old:
+        return terms
+    if config.less_forget:
+        weight = config.lambda_base
+        if config.adaptive_lambda:
+            weight = losses.adaptive_lambda(weight, num_old, num_new, config.lambda_rule)
+        terms["less_forget"] = weight * losses.less_forget(output.features, old.features)
+    if config.margin_ranking:
+        terms["margin_ranking"] = config.margin_weight * losses.margin_ranking(
+            output.cosines, targets, num_old, config.top_k, config.margin, config.margin_reduction
+        )
+    if config.score_distillation:
+        terms["score_distillation"] = losses.score_distillation(
+            output.cosines[:, :num_old], old.cosines
+        )
+    if config.distillation:
+        terms["distillation"] = losses.distillation(
+            output.logits[:, :num_old], old.logits, config.temperature, config.distillation_weight
+        )
+    return terms
+
+
+def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
+    """The factor on ``config.lr`` at a step (from 0) of a phase.
+
+    >>> [learning_rate(Config(schedule="steps", warmup=0.0, epochs=4), s, 1) for s in range(4)]
+    [1.0, 1.0, 0.1, 0.01]
+    """
+    total = config.epochs * steps_per_epoch
+    rising = config.warmup * total
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if config.schedule == "steps":
+        epoch = step // steps_per_epoch
+        drops = sum(epoch >= round(share * config.epochs) for share in config.milestones)
+        return round(0.1**drops, 12)
+    return max(0.0, (total - step) / (total - rising + 1e-9))
+
+
+def _seed(config: Config, phase: int, balanced: bool = False) -> int:
+    """Each phase draws from its own stream of random numbers, so that it can be run again."""
+    return int(np.random.SeedSequence([config.seed, phase, balanced]).generate_state(1)[0])
