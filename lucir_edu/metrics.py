@@ -115,10 +115,7 @@ def group_accuracies(confusion: np.ndarray, bounds: Sequence[int]) -> np.ndarray
     """
     right, total = np.diag(confusion), confusion.sum(axis=1)
     return np.array(
-        [
-            100 * right[a:b].sum() / total[a:b].sum()
-            for a, b in itertools.pairwise(bounds)
-        ]
+        [100 * right[a:b].sum() / total[a:b].sum() for a, b in itertools.pairwise(bounds)]
     )
 
 

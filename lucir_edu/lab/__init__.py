@@ -1,0 +1,1 @@
+"""The lab: figures, panels and live training for the notebooks. Needs Jupyter."""

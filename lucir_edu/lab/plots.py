@@ -1,0 +1,261 @@
+"""One function per figure: results in, (figure, description) out.
+
+Figures are matplotlib's, made without pyplot, so that they may be drawn from any thread. Old is
+blue, new is orange, in colours that colour-blind readers can tell apart, and a marker, a hatch or
+a line style says the same. The description says in words what the picture shows.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lucir_edu import metrics
+from lucir_edu.datasets import Dataset, glyphs
+from lucir_edu.runs import Run
+from lucir_edu.stream import Stream
+
+# Okabe and Ito's palette
+BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
+)  # fmt: skip
+OLD, NEW = BLUE, ORANGE
+LINES = [  # of curves that are compared: colour, line style, marker
+    (BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PINK, ":", "D"),
+    (BLACK, "-", "x"), (SKY, "--", "v"), (YELLOW, "-.", "P"),
+]  # fmt: skip
+
+Described = tuple[Figure, str]
+
+
+def show(described: Described) -> None:
+    """Display a figure in a notebook, its description below it and as its alternative text."""
+    from IPython.display import Image, display
+
+    figure, description = described
+    display(
+        Image(png(figure), format="png", alt=description, width=int(figure.get_figwidth() * 96))
+    )
+    print(description)
+
+
+def png(figure: Figure, dpi: int = 144) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def html(described: Described) -> str:
+    """The figure as an HTML element that needs no other file."""
+    from html import escape
+
+    figure, description = described
+    data = base64.b64encode(png(figure)).decode()
+    return (
+        f'<figure><img alt="{escape(description)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{escape(description)}</figcaption></figure>"
+    )
+
+
+# ---- The data ---------------------------------------------------------------------------------
+
+
+def samples(dataset: Dataset, per_class: int = 1, seed: int = 0) -> Described:
+    """A random training image of every class, an alphabet a block of rows."""
+    generator = np.random.default_rng(seed)
+    labels, images = dataset.train.labels.numpy(), dataset.train.images.numpy()
+    alphabets = list(glyphs.ALPHABETS.items())
+    columns = 25
+    rows = [
+        (name if start == 0 else "", characters[start : start + columns])
+        for name, characters in alphabets
+        for start in range(0, len(characters), columns)
+    ]
+    figure = Figure(figsize=(9, 0.42 * len(rows) + 0.1), layout="constrained")
+    grid = figure.subplots(len(rows), 1)
+    side = images.shape[-1]
+    for axes, (name, characters) in zip(grid, rows, strict=True):
+        strip = np.full((side, columns * (side + 2)), 255, dtype=np.uint8)
+        for column, character in enumerate(characters):
+            of_class = np.flatnonzero(labels == dataset.classes.index(character))
+            left = column * (side + 2)
+            strip[:, left : left + side] = images[generator.choice(of_class), 0]
+        axes.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        _bare(axes)
+    names = "; ".join(f"{name} ({len(characters)})" for name, characters in alphabets)
+    return figure, f"One random image of each of the 100 classes, by alphabet: {names}."
+
+
+def images_per_class(stream: Stream, phase: int, exemplars: int) -> Described:
+    """How many training images each class has in a phase."""
+    now = stream.phases[phase]
+    labels = stream.dataset.train.labels[now.train].numpy()
+    counts = np.bincount(labels, minlength=now.num_seen)
+    counts[: now.num_old] = exemplars
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    axes = figure.subplots()
+    _bars(axes, counts, now.num_old)
+    axes.set(xlabel="class, in the order of arrival", ylabel="training images")
+    _legend(axes)
+    ratio = counts[now.num_old] / max(1, exemplars)
+    return figure, (
+        f"Phase {phase}: each of the {now.num_old} old classes has {exemplars} training images, "
+        f"each of the {now.num_new} new ones {counts[now.num_old]}: {ratio:.0f} times as many."
+    )
+
+
+# ---- Results ----------------------------------------------------------------------------------
+
+
+def accuracy(runs: Mapping[str, Run], kind: str = "cnn") -> Described:
+    """Accuracy over the classes seen so far, after each phase; a curve per run."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    words = []
+    for (name, run), (colour, line, marker) in zip(runs.items(), _cycle(LINES), strict=False):
+        seen = [phase["classes_seen"] for phase in run["phases"]]
+        values = run.accuracies(kind)
+        axes.plot(seen, values, line, color=colour, marker=marker, label=name)
+        words.append(f"{name} from {values[0]:.0f} to {values[-1]:.0f} %")
+    axes.set(xlabel="classes seen", ylabel="accuracy on all of them (%)", ylim=(0, 100))
+    axes.set_xticks(sorted({p["classes_seen"] for run in runs.values() for p in run["phases"]}))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure, f"Accuracy over the classes seen ({kind.upper()}): {'; '.join(words)}."
+
+
+def by_group(run: Run, names: Sequence[str]) -> Described:
+    """Accuracy on each group of classes (column) after each phase (row)."""
+    matrix = run.accuracy_matrix()
+    phases = len(matrix)
+    figure = Figure(figsize=(7, 0.5 * phases + 1.2), layout="constrained")
+    axes = figure.subplots()
+    colours = colormaps["cividis"].with_extremes(bad="white")
+    axes.imshow(np.ma.masked_invalid(matrix), cmap=colours, vmin=0, vmax=100, aspect="auto")
+    for row in range(phases):
+        for column in range(row + 1):
+            value = matrix[row, column]
+            ink = "white" if value < 50 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink)
+    axes.set_xticks(range(phases), [n.replace(" ", "\n", 1) for n in names[:phases]], fontsize=9)
+    axes.set_yticks(range(phases), [f"after phase {t}" for t in range(phases)], fontsize=9)
+    axes.tick_params(length=0)
+    axes.set_title("accuracy on each alphabet (%)", fontsize=10)
+    first = ", ".join(f"{value:.0f}" for value in matrix[:, 0])
+    newest = ", ".join(f"{value:.0f}" for value in np.diag(matrix))
+    return figure, (
+        f"Accuracy by alphabet and phase. {names[0]}, after each phase: {first} %. "
+        f"Each alphabet just after it was learnt: {newest} %."
+    )
+
+
+def head(run: Run, phase: int = -1) -> Described:
+    """Norm, bias and mean logit of every class, old and new told apart."""
+    phase = range(len(run["phases"]))[phase]
+    num_old = run["bounds"][phase]
+    parts = [
+        (title, key)
+        for title, key in (
+            ("length of the class embedding", "weight_norms"),
+            ("bias", "biases"),
+            ("mean logit over test images", "mean_logits"),
+        )
+        if key in run.arrays
+    ]
+    figure = Figure(figsize=(9, 2.1 * len(parts)), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))
+    words = []
+    for axes, (title, key) in zip(grid, parts, strict=True):
+        values = run.arrays[key][phase]
+        values = values[~np.isnan(values)]
+        _bars(axes, values, num_old)
+        if num_old:
+            old, new = values[:num_old].mean(), values[num_old:].mean()
+            axes.hlines(old, -0.5, num_old - 0.5, color=BLACK, linestyle="--", linewidth=1)
+            axes.hlines(new, num_old - 0.5, len(values) - 0.5, color=BLACK, linewidth=1)
+            words.append(f"{title}: old {old:.2f}, new {new:.2f} on average")
+        else:
+            words.append(f"{title}: {values.mean():.2f} on average")
+        axes.set_title(title, fontsize=10, loc="left")
+    grid[-1].set_xlabel("class, in the order of arrival")
+    _legend(grid[0])
+    return figure, f"After phase {phase}. {'; '.join(words)}."
+
+
+def confusion(run: Run, phase: int = -1, kind: str = "cnn") -> Described:
+    """The confusion matrix, and beside it where old and new images go."""
+    phase = range(len(run["phases"]))[phase]
+    bounds = run["bounds"][: phase + 2]
+    num_old, seen = bounds[-2], bounds[-1]
+    counts = run.arrays[f"confusion_{kind}"][phase][:seen, :seen]
+    share = 100 * counts / counts.sum(axis=1, keepdims=True)
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
+    image = left.imshow(share, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
+    for edge in bounds[1:-1]:
+        left.axhline(edge - 0.5, color="white", linewidth=0.6)
+        left.axvline(edge - 0.5, color="white", linewidth=0.6)
+    left.set(xlabel="predicted class", ylabel="true class")
+    figure.colorbar(image, ax=left, label="share of the true class's images (%)", shrink=0.85)
+
+    truth, guess = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
+    sides = metrics.old_new_confusion(guess, truth, num_old)
+    bars = [
+        ("right", BLUE, "", (sides.old_correct, sides.new_correct)),
+        ("taken for another of its own kind", SKY, "//", (sides.old_to_old, sides.new_to_new)),
+        ("taken for the other kind", ORANGE, "xx", (sides.old_to_new, sides.new_to_old)),
+    ]
+    bottom = np.zeros(2)
+    for name, colour, hatch, values in bars:
+        values = np.nan_to_num(values)
+        right.bar(["old classes", "new classes"], values, 0.6, bottom=bottom, color=colour,
+                  hatch=hatch, edgecolor="white", label=name)  # fmt: skip
+        for x, (base, value) in enumerate(zip(bottom, values, strict=True)):
+            if value >= 6:
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+                right.text(
+                    x, base + value / 2, f"{value:.0f} %", ha="center", va="center", bbox=box
+                )
+        bottom += values
+    right.set(ylim=(0, 100), ylabel="share of test images (%)")
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
+    return figure, (
+        f"After phase {phase}: of old classes' images {sides.old_correct:.0f} % are right and "
+        f"{sides.old_to_new:.0f} % are taken for a new class; of new classes' images "
+        f"{sides.new_correct:.0f} % are right and {sides.new_to_old:.0f} % are taken for an old one."
+    )
+
+
+# ---- Parts ------------------------------------------------------------------------------------
+
+
+def _bars(axes: Axes, values: np.ndarray, num_old: int) -> None:
+    x = np.arange(len(values))
+    if num_old:
+        axes.bar(x[:num_old], values[:num_old], 1, color=OLD, edgecolor="white", linewidth=0.4,
+                 label="old classes")  # fmt: skip
+    axes.bar(x[num_old:], values[num_old:], 1, color=NEW, edgecolor="white", linewidth=0.4,
+             hatch="////", label="new classes" if num_old else "classes")  # fmt: skip
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    if (values < 0).any():
+        axes.axhline(0, color=BLACK, linewidth=0.8)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _cycle(items: Sequence) -> Sequence:
+    return [*items] * 4
