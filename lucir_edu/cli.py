@@ -125,15 +125,14 @@ def _run(options: argparse.Namespace) -> int:
     from lucir_edu import datasets, runs
     from lucir_edu.progress import Progress
 
-    progress = Progress()
     dataset = datasets.load(config, options.data_root)
     try:
-        run = runs.perform(
-            config, dataset, preset=options.preset, out=out, resume=options.resume,
-            device=options.device, watch=progress,
-        )  # fmt: skip
+        with Progress() as progress:
+            run = runs.perform(
+                config, dataset, preset=options.preset, out=out, resume=options.resume,
+                device=options.device, watch=progress,
+            )  # fmt: skip
     except KeyboardInterrupt:
-        progress.close()
         return _stopped(out, "--resume")
     average, final, lost = (
         run[key] for key in ("average_incremental_accuracy", "last_accuracy", "forgetting")
@@ -168,22 +167,25 @@ def _sweep(options: argparse.Namespace) -> int:
     from lucir_edu import runs
     from lucir_edu.progress import Progress
 
-    progress = Progress(table=False)
-    done = []
+    def announce(number: int, count: int, name: str) -> None:
+        print(f"{number}/{count}  {name}", flush=True)
+
+    settings = [{**fixed, **setting} for setting in settings]
     try:
-        for run in sweep.sweep(
-            options.preset,
-            [{**fixed, **setting} for setting in settings],
-            range(options.seeds),
-            out,
-            data_root=options.data_root,
-            device=options.device,
-            announce=lambda number, count, name: print(f"{number}/{count}  {name}", flush=True),
-            watch=progress,
-        ):
-            done.append(run)
+        with Progress(table=False) as progress:
+            done = list(
+                sweep.sweep(
+                    options.preset,
+                    settings,
+                    range(options.seeds),
+                    out,
+                    data_root=options.data_root,
+                    device=options.device,
+                    announce=announce,
+                    watch=progress,
+                )
+            )
     except KeyboardInterrupt:
-        progress.close()
         print(
             f"\nlucir-edu: stopped; what is finished is kept in {out}; the same command goes on",
             file=sys.stderr,

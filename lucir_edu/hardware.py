@@ -53,21 +53,22 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 def describe(device: torch.device, precision: str) -> dict[str, str | int | None]:
     """What a result depends on beside its config."""
-    import numpy
-    import PIL
-    import torchvision
+    from importlib.metadata import PackageNotFoundError, version
 
     from lucir_edu import __version__
 
+    versions = {}
+    for package in ("torch", "torchvision", "numpy", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "lucir_edu": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
-        "pillow": PIL.__version__,
+        **versions,
         "system": platform.system(),
         "device": device.type,
         "device_name": name,

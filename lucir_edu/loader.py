@@ -3,13 +3,12 @@
 Tensors are augmented a batch at a time on the device; image files are read by worker processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets import Dataset, FileSplit, Split, TensorSplit
@@ -76,6 +75,8 @@ class FileLoader:
     ) -> None:
         self.split, self.device, self.workers = split, device, config.workers
         self.labels = split.labels
+        from torchvision.transforms import v2  # here, for it takes seconds to import
+
         end = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         end.append(v2.Normalize(dataset.mean, dataset.std))
         flip = [v2.RandomHorizontalFlip()] if config.flip else []
@@ -98,7 +99,7 @@ class FileLoader:
         return self._batches(indices, torch.zeros_like(indices), transform, batch_size)
 
     def _batches(
-        self, indices: Tensor, seeds: Tensor, transform: v2.Transform, batch_size: int
+        self, indices: Tensor, seeds: Tensor, transform: Callable, batch_size: int
     ) -> Iterator[Batch]:
         loader = torch.utils.data.DataLoader(
             _Files(self.split, transform),
@@ -121,7 +122,7 @@ class FileLoader:
 class _Files(torch.utils.data.Dataset):
     """Opens one image; a seed per image makes the result the same for any number of workers."""
 
-    def __init__(self, split: FileSplit, transform: v2.Transform) -> None:
+    def __init__(self, split: FileSplit, transform: Callable) -> None:
         self.split, self.transform = split, transform
 
     def __len__(self) -> int:

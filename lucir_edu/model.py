@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
-from torchvision.models.resnet import BasicBlock
 
 from lucir_edu.config import Config
 from lucir_edu.losses import cosine_similarity_matrix, unit
@@ -140,12 +138,32 @@ def imprint(features: Tensor, labels: Tensor, num_new: int, old_weight: Tensor) 
 # ---- Backbones --------------------------------------------------------------------------------
 
 
-class SignedBlock(BasicBlock):
-    """torchvision's residual block without the ReLU at its end."""
+class Block(nn.Module):
+    """The basic residual block: two 3x3 convolutions beside a shortcut.
+
+    Args:
+        last: whether it ends the network, and so without a ReLU.
+    """
+
+    def __init__(self, in_planes: int, planes: int, stride: int = 1, last: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.last = last
+        self.downsample = None
+        if stride != 1 or in_planes != planes:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_planes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + identity
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out)) + shortcut
+        return out if self.last else self.relu(out)
 
 
 class SmallResNet(nn.Sequential):
@@ -164,21 +182,12 @@ class SmallResNet(nn.Sequential):
         for stage in range(3):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                kind = SignedBlock if (stage, block) == (2, blocks - 1) else BasicBlock
-                layers.append(_block(kind, planes, width * 2**stage, stride))
+                last = (stage, block) == (2, blocks - 1)
+                layers.append(Block(planes, width * 2**stage, stride, last))
                 planes = width * 2**stage
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.feature_dim = planes
         _initialise(self)
-
-
-def _block(kind: type[BasicBlock], in_planes: int, planes: int, stride: int) -> BasicBlock:
-    downsample = None
-    if stride != 1 or in_planes != planes:
-        downsample = nn.Sequential(
-            nn.Conv2d(in_planes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes)
-        )
-    return kind(in_planes, planes, stride, downsample)
 
 
 def _initialise(network: nn.Module) -> None:
@@ -188,8 +197,10 @@ def _initialise(network: nn.Module) -> None:
 
 
 def _large_resnet18(width: int, in_channels: int) -> nn.Module:
+    from torchvision.models import resnet18  # here, for it takes seconds and glyphs need it not
+
     network = resnet18()
-    network.layer4[-1] = SignedBlock(512, 512)
+    network.layer4[-1] = Block(512, 512, last=True)
     _initialise(network.layer4[-1])
     network.fc = nn.Identity()
     network.feature_dim = 512

@@ -1,4 +1,7 @@
-"""A progress bar for a run: ``perform(..., watch=Progress())``."""
+"""A progress bar for a run: ``perform(..., watch=Progress())``.
+
+In a ``with`` statement, the bar is gone when an error's message comes.
+"""
 
 import sys
 from typing import TextIO
@@ -40,6 +43,12 @@ class Progress:
             self.close()
             if self.table:
                 self._line(event)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Take the bar away."""

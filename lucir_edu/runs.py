@@ -25,6 +25,7 @@ from lucir_edu.trainer import Event, Measurement, PhaseEnd, State, train
 
 RESULTS, ARRAYS = "results.json", "arrays.npz"
 BANK = Path(__file__).parents[1] / "data" / "bank"
+CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
 class Run(dict):
@@ -83,11 +84,10 @@ def perform(
         UsageError: ``out`` holds a run already, or another one than is to be resumed.
     """
     out = None if out is None else Path(out)
-    stream = make_stream(config, dataset)
+    stream, target = make_stream(config, dataset), hardware.pick_device(device)
     earlier = None if out is None else _earlier(out, config, stream, resume)
     if earlier is not None and earlier.complete:
         return earlier
-    target = hardware.pick_device(device)
     about = {
         "preset": preset,
         "method": method_of(config),
@@ -262,6 +262,22 @@ def read_state(path: Path, phase: int) -> State:
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"{path} is missing or damaged ({reason})") from None
     return State(phase, weights, exemplars or None)
+
+
+def load_bases(preset: str) -> dict[str, State]:
+    """Networks that have learnt a preset's base phase with seed 0: "linear" and "cosine" heads.
+
+    Their exemplars are chosen anew when a training starts from them.
+
+    Raises:
+        UsageError: the project has none for the preset.
+    """
+    return {
+        head: dataclasses.replace(
+            read_state(CHECKPOINTS / f"{preset}-{head}.safetensors", phase=0), exemplars=None
+        )
+        for head in ("linear", "cosine")
+    }
 
 
 def load_bank(folder: str | Path = BANK) -> Iterator[Run]:

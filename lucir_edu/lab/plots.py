@@ -226,9 +226,9 @@ def confusion(run: Run, phase: int = -1, kind: str = "cnn") -> Described:
     right.set(ylim=(0, 100), ylabel="share of test images (%)")
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
     return figure, (
-        f"After phase {phase}: of old classes' images {sides.old_correct:.0f} % are right and "
-        f"{sides.old_to_new:.0f} % are taken for a new class; of new classes' images "
-        f"{sides.new_correct:.0f} % are right and {sides.new_to_old:.0f} % are taken for an old one."
+        f"After phase {phase}: of old classes' images {sides.old_correct:.0f} % are right, "
+        f"{sides.old_to_new:.0f} % taken for a new class; of new classes' images "
+        f"{sides.new_correct:.0f} % are right, {sides.new_to_old:.0f} % taken for an old one."
     )
 
 

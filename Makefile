@@ -1,0 +1,43 @@
+# Two commands: `make lab` opens the course, `make test` checks everything. Both set up what they
+# need in .venv on first use. Another Python: make PYTHON=python3.12 lab
+
+PYTHON ?= python3
+BIN := .venv/bin
+ready := .venv/ready
+jupyter := $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.news_url=None \
+  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+ifeq ($(shell id -u),0)
+jupyter += --allow-root
+endif
+
+.PHONY: lab test notebooks lint results checkpoints
+
+lab: $(ready)
+	$(jupyter) notebooks/00_start_here.ipynb
+
+test: $(ready)
+	@$(BIN)/python tests/browser/chromium.py || $(BIN)/playwright install chromium
+	$(BIN)/python -m pytest
+
+notebooks: $(ready)  ## run the sources and write the notebooks
+	$(BIN)/python notebooks/sources/build.py
+
+lint: $(ready)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+methods := finetune,replay,cosine,cosine+lf,lucir
+results: $(ready)  ## recompute the README's table, 5 seeds, about half an hour
+	$(BIN)/lucir-edu sweep glyphs-b50-5 --grid method=$(methods) --seeds 5 --out runs/glyphs-b50-5
+	$(BIN)/lucir-edu sweep glyphs-b50-5 --grid method=joint --seeds 3 --out runs/glyphs-b50-5
+	$(BIN)/lucir-edu report runs/glyphs-b50-5 --html runs/glyphs-b50-5.html
+
+checkpoints: results  ## copy the base networks that the notebooks start from, and the bank
+	$(BIN)/python notebooks/sources/bank.py runs/glyphs-b50-5
+
+$(ready): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 lab"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[lab,test]"
+	@touch $@

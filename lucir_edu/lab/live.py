@@ -1,0 +1,133 @@
+"""Training in a notebook that stays responsive: trainer events feed a panel, until it is stopped.
+
+The training runs as a task on the kernel's own event loop, a step at a time; between two steps the
+kernel answers clicks and runs cells. No thread touches the model.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lucir_edu import hardware, loader, stream
+from lucir_edu.config import Config
+from lucir_edu.datasets import Dataset
+from lucir_edu.model import IncrementalModel
+from lucir_edu.trainer import Event
+
+
+class Live:
+    """Hands events to a listener, one at a time; starting again stops what runs.
+
+    Make it in a notebook's cell: it takes the event loop that runs there.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()  # widgets may call from another thread
+        self._stop: threading.Event | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._stop is not None
+
+    def start(
+        self,
+        events: Iterator[Event],
+        listen: Callable[[Event], None],
+        finish: Callable[[str], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            events: as of :func:`lucir_edu.trainer.train`.
+            listen: is called with every event.
+            finish: is called once, with "done", "stopped" or what went wrong.
+        """
+        stop = threading.Event()
+        with self._lock:
+            before, self._stop = self._stop, stop
+        if before is not None:
+            before.set()
+        asyncio.run_coroutine_threadsafe(self._run(events, listen, finish, stop), self._loop)
+
+    def stop(self) -> None:
+        """Stop after the present step; does nothing when nothing runs."""
+        with self._lock:
+            if self._stop is not None:
+                self._stop.set()
+
+    async def _run(
+        self,
+        events: Iterator[Event],
+        listen: Callable[[Event], None],
+        finish: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        how = "done"
+        try:
+            while not stop.is_set():
+                await asyncio.sleep(0)
+                event = next(events, None)
+                if event is None or stop.is_set():
+                    break
+                listen(event)
+            how = "stopped" if stop.is_set() else "done"
+        except Exception as error:  # shown in the panel: a task has no cell to show it under
+            how = f"{type(error).__name__}: {error}"
+        finally:
+            close = getattr(events, "close", None)
+            if close is not None:
+                close()
+            with self._lock:
+                latest = self._stop is stop
+                if latest:
+                    self._stop = None
+            if latest:
+                finish(how)
+
+
+class Throttle:
+    """Says "now" at most so many times a second."""
+
+    def __init__(self, per_second: float = 5) -> None:
+        self.interval, self._next = 1 / per_second, 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self.interval
+        return True
+
+
+class Probe:
+    """A quick look at a model that learns: accuracy on a few test images of each class."""
+
+    def __init__(self, config: Config, dataset: Dataset, per_class: int = 5) -> None:
+        device = hardware.pick_device("auto")
+        self.precision = hardware.pick_precision(config.precision, device)
+        ordered = stream.make(config, dataset).dataset
+        labels = ordered.test.labels
+        rows = [torch.nonzero(labels == c)[:per_class, 0] for c in range(len(ordered.classes))]
+        images = loader.make(ordered.test, ordered, config, device)
+        ((self.images, self.labels),) = images.plain(torch.cat(rows), batch_size=len(labels))
+
+    @torch.no_grad()
+    def __call__(self, model: IncrementalModel, num_old: int) -> tuple[float, float, float]:
+        """Accuracy in percent on old, new and all classes seen; NaN without old classes."""
+        seen = self.labels < model.num_classes
+        was_training = model.training
+        model.eval()
+        with hardware.autocast(self.images.device, self.precision):
+            predicted = model(self.images[seen]).logits.argmax(dim=1)
+        model.train(was_training)
+        right, labels = predicted == self.labels[seen], self.labels[seen]
+        return _share(right[labels < num_old]), _share(right[labels >= num_old]), _share(right)
+
+
+def _share(right: Tensor) -> float:
+    return 100 * right.float().mean().item()

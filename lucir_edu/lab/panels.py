@@ -1,0 +1,330 @@
+"""Panels: the parts of LUCIR to switch on and off, trained before the learner's eyes."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lucir_edu import runs, stream, trainer
+from lucir_edu.config import Config, method_of
+from lucir_edu.datasets import Dataset
+from lucir_edu.lab.live import Live, Probe, Throttle
+from lucir_edu.lab.plots import BLACK, BLUE, GREEN, NEW, OLD, ORANGE, PINK
+from lucir_edu.model import IncrementalModel
+from lucir_edu.trainer import EpochEnd, Event, PhaseEnd, PhaseStart, State, StepEnd
+
+SWITCHES = {
+    "cosine": "cosine normalization",
+    "less_forget": "less-forget constraint",
+    "margin_ranking": "margin ranking",
+}
+LOSSES = {  # name of the term: colour, line
+    "cross_entropy": (BLACK, "solid"),
+    "less_forget": (BLUE, "dash"),
+    "margin_ranking": (ORANGE, "dot"),
+    "distillation": (PINK, "dashdot"),
+    "score_distillation": (GREEN, "longdash"),
+}
+ACCURACIES = {  # colour, line, marker
+    "old classes": (OLD, "solid", "circle"),
+    "new classes": (NEW, "dash", "square"),
+    "all seen": (BLACK, "dot", "diamond"),
+}
+
+
+class TrainingPanel(widgets.VBox):
+    """Switch components on and off, train for real, and watch the curves and the weight norms.
+
+    Args:
+        config: what the switches are applied to; its own switches are where they start.
+        dataset: as of :func:`lucir_edu.datasets.load`.
+        bases: networks that have learnt the base phase, "linear" and "cosine", so that training
+            starts at phase 1; a missing one is learnt first.
+        switches: which of ``cosine``, ``less_forget`` and ``margin_ranking`` to offer.
+
+    Attributes:
+        runs: what has been trained here, a :class:`lucir_edu.runs.Run` per setting.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        bases: Mapping[str, State] | None = None,
+        switches: tuple[str, ...] = tuple(SWITCHES),
+    ) -> None:
+        self.config, self.dataset = config, dataset
+        self.stream = stream.make(config, dataset)
+        self.bases = dict(bases or {})
+        self.runs: dict[str, runs.Run] = {}
+        self._live, self._probe, self._redraw = Live(), Probe(config, dataset), Throttle(5)
+        self._shown = _Curves()
+
+        self.switches = {
+            name: widgets.Checkbox(
+                value=getattr(config, name), description=SWITCHES[name], indent=False
+            )
+            for name in switches
+        }
+        self.exemplars = widgets.IntSlider(
+            value=config.exemplars_per_class,
+            min=0,
+            max=20,
+            description="exemplars per class",
+            style={"description_width": "initial"},
+            continuous_update=False,
+        )
+        self.train_button = widgets.Button(
+            description="Train", icon="play", button_style="primary", tooltip="Train this setting"
+        )
+        self.stop_button = widgets.Button(
+            description="Stop", icon="stop", disabled=True, tooltip="Stop the training"
+        )
+        self.progress = widgets.IntProgress(min=0, max=1, layout={"width": "220px"})
+        self.status = widgets.HTML()
+        self.figure = self._make_figure()
+        self.table = widgets.HTML()
+        for control in (*self.switches.values(), self.exemplars):
+            control.observe(self._on_change, "value")
+        self.train_button.on_click(lambda _: self.train())
+        self.stop_button.on_click(lambda _: self.stop())
+        for box in self.switches.values():
+            box.layout.width = "auto"
+        row = widgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="4px 16px")
+        super().__init__(
+            [
+                widgets.HBox([*self.switches.values(), self.exemplars], layout=row),
+                widgets.HBox(
+                    [self.train_button, self.stop_button, self.progress, self.status], layout=row
+                ),
+                self.figure,
+                self.table,
+            ]
+        )
+        self._on_change()
+
+    # ---- What the learner does ----
+
+    def setting(self) -> Config:
+        """The config with the switches as they stand."""
+        values = {name: box.value for name, box in self.switches.items()}
+        return dataclasses.replace(self.config, **values, exemplars_per_class=self.exemplars.value)
+
+    def train(self) -> None:
+        """Train the setting shown; a training that runs is stopped first."""
+        config = self.setting()
+        base = self.bases.get("cosine" if config.cosine else "linear")
+        events = trainer.train(config, self.dataset, start=base)
+        self._shown = _Curves()
+        self._config, self._measurements = config, []
+        self._name = self._name_of(config)
+        self.runs.pop(self._name, None)
+        self._set_running(True)
+        self._live.start(events, self._on_event, self._on_finish)
+
+    def stop(self) -> None:
+        """Stop the training; the phases that are done are kept."""
+        self._live.stop()
+
+    # ---- What happens ----
+
+    def _on_event(self, event: Event) -> None:
+        shown = self._shown
+        if isinstance(event, PhaseStart):
+            shown.phase, shown.num_old, shown.steps = event.phase, event.num_old, event.steps
+            self.progress.max, self.progress.value = event.steps, 0
+            self.status.value = (
+                f"phase {event.phase} of {event.phases - 1}: {event.num_new} new classes with "
+                f"{event.images_new} images, {event.num_old} old ones with {event.images_old}"
+            )
+        elif isinstance(event, StepEnd):
+            shown.losses = event.losses
+            if self._redraw():
+                self.progress.value = event.step
+                shown.add_losses(event.step)
+                self._draw_curves()
+        elif isinstance(event, EpochEnd):
+            shown.add_accuracies(event.epoch / self._config.epochs, self._probe, event.model)
+            shown.norms = _norms(event.model)
+            self.progress.value = self.progress.max * event.epoch // self._config.epochs
+            self._draw_curves()
+        elif isinstance(event, PhaseEnd):
+            self._measurements.append(event.measurement)
+            shown.norms = event.measurement.arrays["weight_norms"]
+            shown.num_old = self.stream.phases[event.measurement.phase].num_old
+            if not shown.accuracies["all seen"]:
+                shown.phase = event.measurement.phase
+                shown.add_accuracies(1.0, self._probe, event.model)
+            self.runs[self._name] = self._assemble()
+            self._draw_curves()
+            self._draw_table()
+
+    def _on_finish(self, how: str) -> None:
+        self._set_running(False)
+        if self._name in self.runs:
+            self.runs[self._name].curves = self._shown
+        done = len(self._measurements) - 1
+        if how == "done":
+            self.status.value = f"done: {self._name}"
+        elif how == "stopped":
+            self.status.value = f"stopped after {max(0, done)} new phases: {self._name}"
+        else:
+            self.status.value = f"<b>stopped by an error</b>: {how}"
+
+    def _on_change(self, _: object = None) -> None:
+        """Show what is known of the setting: its training, or the base phase before it."""
+        if self._live.running:
+            return
+        config = self.setting()
+        name = self._name_of(config)
+        self.train_button.disabled = False
+        if name in self.runs:
+            self._shown = self.runs[name].curves
+            self.status.value = f"trained before: {name}"
+        else:
+            self._shown = _Curves()
+            base = self.bases.get("cosine" if config.cosine else "linear")
+            if base is not None:
+                self._shown.norms = np.linalg.norm(base.weights["head.new_weight"].numpy(), axis=1)
+                self._shown.num_old = len(self._shown.norms)  # as they will be in phase 1
+            self.status.value = f"not trained yet: {name}"
+        self._draw_curves()
+
+    def _set_running(self, running: bool) -> None:
+        for control in (*self.switches.values(), self.exemplars, self.train_button):
+            control.disabled = running
+        self.stop_button.disabled = not running
+        if running:
+            self.status.value = "looking at the base phase …"
+            self.progress.value = 0
+
+    def _assemble(self) -> runs.Run:
+        return runs.assemble(
+            self._measurements, self._config, self.stream, preset="", method=self._name
+        )
+
+    def _name_of(self, config: Config) -> str:
+        return f"{method_of(config)}, {config.exemplars_per_class} exemplars"
+
+    # ---- Drawing ----
+
+    def _make_figure(self) -> go.FigureWidget:
+        figure = go.FigureWidget(
+            make_subplots(
+                1,
+                3,
+                subplot_titles=("loss terms", "test accuracy (%)", "length of class embeddings"),
+                horizontal_spacing=0.07,
+            )
+        )
+        for name, (colour, dash) in LOSSES.items():
+            figure.add_scatter(
+                row=1, col=1, name=name.replace("_", " "), mode="lines", visible=False,
+                line={"color": colour, "dash": dash}, legend="legend",
+            )  # fmt: skip
+        for name, (colour, dash, marker) in ACCURACIES.items():
+            figure.add_scatter(
+                row=1, col=2, name=name, mode="lines+markers", legend="legend2",
+                line={"color": colour, "dash": dash}, marker={"symbol": marker, "size": 5},
+            )  # fmt: skip
+        for name, colour, pattern in (("old", OLD, ""), ("new", NEW, "/")):
+            figure.add_bar(
+                row=1, col=3, name=f"{name} classes", legend="legend3",
+                marker={"color": colour, "pattern": {"shape": pattern}, "line": {"width": 0}},
+                hovertemplate="class %{customdata}: %{y:.2f}",
+            )  # fmt: skip
+        last = len(self.stream.phases) - 1
+        for column in (1, 2):
+            figure.update_xaxes(
+                title_text="phase", range=[-0.05, last + 0.1], dtick=1, row=1, col=column
+            )
+        figure.update_xaxes(title_text="class, in order of arrival", row=1, col=3)
+        figure.update_yaxes(range=[0, 100], row=1, col=2)
+        figure.update_yaxes(rangemode="tozero", row=1, col=1)
+        legend = {"orientation": "h", "y": -0.28, "yanchor": "top", "font": {"size": 10}}
+        figure.update_layout(
+            template="plotly_white",
+            height=360,
+            autosize=True,
+            margin={"l": 40, "r": 10, "t": 40, "b": 90},
+            bargap=0,
+            barmode="overlay",
+            hovermode="closest",
+            legend={**legend, "x": 0},
+            legend2={**legend, "x": 0.36},
+            legend3={**legend, "x": 0.72},
+        )
+        return figure
+
+    def _draw_curves(self) -> None:
+        shown, traces = self._shown, list(self.figure.data)
+        with self.figure.batch_update():
+            for trace, name in zip(traces, LOSSES, strict=False):
+                points = shown.history.get(name, [])
+                trace.visible = bool(points)
+                trace.x, trace.y = _xy(points)
+            for trace, name in zip(traces[len(LOSSES) :], ACCURACIES, strict=False):
+                trace.x, trace.y = _xy(shown.accuracies[name])
+            old, new = traces[-2:]
+            classes = np.arange(len(shown.norms))
+            for trace, part in ((old, slice(shown.num_old)), (new, slice(shown.num_old, None))):
+                trace.x, trace.y = classes[part], shown.norms[part]
+                trace.customdata = self.stream.dataset.classes[: len(classes)][part]
+
+    def _draw_table(self) -> None:
+        titles = (
+            "trained here",
+            "phases",
+            "average",
+            "last",
+            "old taken for new",
+            "newest embeddings longer by",
+        )
+        cell = "style='text-align:left;padding:2px 12px'"
+        head = "".join(f"<th {cell}>{title}</th>" for title in titles)
+        rows = []
+        for name, run in self.runs.items():
+            gap, final = runs.norm_gap(run), run["phases"][-1]["old_to_new"]
+            cells = (
+                name,
+                f"{len(run['phases']) - 1} of {len(self.stream.phases) - 1}",
+                f"{run['average_incremental_accuracy']['cnn']:.1f} %",
+                f"{run['last_accuracy']['cnn']:.1f} %",
+                "–" if final is None else f"{final:.1f} %",
+                "–" if gap is None else f"{gap:.0f} %",
+            )
+            rows.append("".join(f"<td {cell}>{text}</td>" for text in cells))
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        self.table.value = f"<table><tr>{head}</tr>{body}</table>"
+
+
+class _Curves:
+    """What the figure shows of one training."""
+
+    def __init__(self) -> None:
+        self.phase, self.num_old, self.steps = 0, 0, 1
+        self.losses: dict = {}
+        self.history: dict[str, list[tuple[float, float]]] = {}
+        self.accuracies: dict[str, list[tuple[float, float]]] = {name: [] for name in ACCURACIES}
+        self.norms = np.empty(0)
+
+    def add_losses(self, step: int) -> None:
+        x = self.phase - 1 + step / self.steps
+        for name, value in self.losses.items():
+            self.history.setdefault(name, []).append((x, value.item()))
+
+    def add_accuracies(self, share: float, probe: Probe, model: IncrementalModel) -> None:
+        values = probe(model, self.num_old)
+        for points, value in zip(self.accuracies.values(), values, strict=True):
+            points.append((self.phase - 1 + share, value))
+
+
+def _norms(model: IncrementalModel) -> np.ndarray:
+    return model.head.weight.detach().norm(dim=1).cpu().numpy()
+
+
+def _xy(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [None if np.isnan(y) else y for _, y in points]

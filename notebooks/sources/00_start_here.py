@@ -1,0 +1,192 @@
+# %% [markdown]
+# # Start here: watch a network forget
+#
+# **After this notebook you can**
+#
+# - say what class-incremental learning is, and why it is hard,
+# - train a network phase by phase and read its accuracy the way papers report it,
+# - compute how much it has forgotten,
+# - find your way through the course.
+#
+# **Time:** 15 minutes, of which the machine computes one. **You need:** Python, and to know what a
+# neural network, a softmax and a training loop are. No GPU, no network, no download.
+#
+# Run the cells one by one with Shift+Enter.
+
+# %%
+import dataclasses
+
+from lucir_edu import config, datasets, metrics, runs, stream
+from lucir_edu.lab import plots
+from lucir_edu.lab.panels import TrainingPanel
+from lucir_edu.progress import Progress
+
+# %% [markdown]
+# ## A service that reads letters
+#
+# Imagine an OCR service. In its first version it reads Latin letters and digits. Then, release by
+# release, customers ask for a new alphabet: Greek capitals, Cyrillic, Armenian, Georgian, Greek
+# small letters. Each time the network is trained further, on the new letters.
+#
+# The data set is called *Glyphs-100*: 100 classes, drawn here and now in twelve typefaces, then
+# turned, sheared, shaded and made noisy.
+
+# %%
+settings = config.preset("glyphs-b50-5", method="finetune")
+data = datasets.load(settings)
+plots.show(plots.samples(data))
+
+# %% [markdown]
+# The *stream* cuts the classes into **phases**. The first is the *base phase*; every later one
+# brings ten *new* classes. Classes from earlier phases are *old*.
+
+# %% tags=["nbval-check-output"]
+lesson = stream.make(settings, data)
+print("phase  old  new  training images  test images")
+for phase in lesson.phases:
+    numbers = (phase.number, phase.num_old, phase.num_new, len(phase.train), len(phase.test))
+    print("{:5d} {:4d} {:4d} {:16d} {:12d}".format(*numbers))
+
+# %% [markdown]
+# Two rules make this *class-incremental* learning:
+#
+# 1. In a phase, the training images are those of the **new** classes. Old ones are gone (or nearly
+#    gone: the next notebook keeps a handful).
+# 2. At test time an image may be of **any class seen so far**, and nobody says from which phase it
+#    comes. One head with one softmax must tell all classes apart.
+#
+# ## Predict
+#
+# The simplest thing to do is *fine-tuning*: go on training with the new classes' images. After
+# phase 1 the network has seen 60 letters; 50 of them are Latin letters and digits, which it could
+# read well. **What share of the Latin letters and digits will it still read after phase 1?**
+# Write down a number before you go on.
+
+# %%
+my_guess = 50  # percent of Latin test images still read correctly after phase 1
+
+# %% [markdown]
+# ## Run
+#
+# This trains for real: the base phase, then five alphabets, about half a minute on two cores.
+# `CNN` is the accuracy of the network's own head over all classes seen so far.
+
+# %%
+finetuned = runs.perform(settings, data, preset="glyphs-b50-5", watch=Progress())
+
+# %% [markdown]
+# ## Explain
+#
+# Look at each alphabet by itself: a row per phase, a column per alphabet.
+
+# %%
+alphabets = list(datasets.glyphs.ALPHABETS)
+plots.show(plots.by_group(finetuned, alphabets))
+
+# %%
+latin = finetuned.accuracy_matrix()[:, 0]
+print(f"Latin letters and digits: {latin[0]:.0f} % after the base phase,")
+print(f"{latin[1]:.0f} % after phase 1. Your guess was {my_guess} %.")
+
+# %% [markdown]
+# Nearly everything is gone after one phase, and each alphabet goes in its turn when the next one
+# comes. This is **catastrophic forgetting**. Nothing in the new images asks the network to keep
+# what it knew: the cross-entropy loss is lowest when old classes are *never* predicted, for no
+# training image is of an old class.
+#
+# The claim, checked: the base classes fall below a tenth of what they were, while every new
+# alphabet is learnt well.
+
+# %%
+assert latin[1] < latin[0] / 10
+assert min(finetuned.accuracy_matrix().diagonal()[1:]) > 80
+
+# %% [markdown]
+# ## Measure it
+#
+# Papers report three numbers. With $A_t$ the accuracy after phase $t$ over all classes seen:
+#
+# - **average incremental accuracy**: the mean of $A_0 … A_T$, the base phase included,
+# - **last accuracy**: $A_T$,
+# - **forgetting**: for each group of classes, its best accuracy before the end minus its accuracy
+#   at the end, averaged over groups (the last group left out).
+#
+# They differ a lot, so a number without its name means nothing. A small example by hand: three
+# phases, a row per phase, a column per group of classes.
+
+# %% tags=["nbval-check-output"]
+matrix = [[90, 0, 0], [70, 80, 0], [50, 85, 95]]
+print("forgetting:", metrics.forgetting(matrix))
+print("by hand:   ", ((90 - 50) + (85 - 85)) / 2, "is wrong:", "85 is not before the end")
+print("by hand:   ", ((90 - 50) + (80 - 85)) / 2)
+
+# %%
+for name in ("average_incremental_accuracy", "last_accuracy", "forgetting"):
+    print(f"{name:30s} {finetuned[name]['cnn']:5.1f} %")
+
+# %% [markdown]
+# ## Is the network too small for 100 letters?
+#
+# That is the first thing to rule out. The control: the same network, given *all* images of all
+# classes seen so far in every phase (*joint training*). It takes minutes, so its runs come with the
+# course, as recorded results; `lucir-edu run glyphs-b50-5 --set method=joint` makes one.
+
+# %%
+bank = list(runs.load_bank())
+joint = next(run for run in bank if run["method"] == "joint")
+plots.show(plots.accuracy({"all images (recorded)": joint, "new images only": finetuned}))
+
+# %%
+assert joint["last_accuracy"]["cnn"] > 75 > 20 > finetuned["last_accuracy"]["cnn"]
+
+# %% [markdown]
+# The network has room for 100 letters. What it lacks is a reason to keep the old ones.
+#
+# ## Try it: a first look at what helps
+#
+# In practice a few old images can be kept: *exemplars*. LUCIR adds three components on top; the
+# rest of the course takes them apart one by one. Here you can already switch them on. The panel
+# starts from a network that has learnt the base phase, and trains the five alphabets for real.
+# **Train** begins, **Stop** ends it whenever you like; what is done stays in the table below it.
+#
+# This is what such a training leaves behind (recorded: three exemplars per class, all three
+# components on, beside exemplars alone):
+
+# %%
+first = {run["method"]: run for run in bank if run["seed"] == 0}
+plots.show(plots.accuracy({name: first[name] for name in ("finetune", "replay", "lucir")}))
+
+# %%
+start = dataclasses.replace(config.preset("glyphs-b50-5"), cosine=False, less_forget=False)
+start = dataclasses.replace(start, margin_ranking=False)
+panel = TrainingPanel(start, data, bases=runs.load_bases("glyphs-b50-5"))
+panel
+
+# %% [markdown]
+# Things to try, each with a prediction first:
+#
+# 1. No exemplars at all, everything off. Then one exemplar per class: how much does it change?
+# 2. Three exemplars, all three components on. Which curve moves most: old or new classes?
+# 3. Only *less-forget*, without cosine normalization. Does it do the same?
+#
+# ## A map of the course
+#
+# | notebook | question |
+# |---|---|
+# | `00_start_here` | What is forgetting? |
+# | `01_the_imbalance_problem` | Why does it happen even when exemplars are kept? |
+# | `02_cosine_normalization` | What if lengths and biases could not differ? |
+# | `03_less_forget_constraint` | How can features stay where they were? |
+# | `04_margin_ranking` | How are old and new classes kept apart? |
+# | `05_the_full_objective` | What does each part add? |
+# | `06_reproducing_the_paper` | Does it hold on CIFAR-100? |
+# | `07_playground` | Everything in one panel |
+#
+# ## What you have learnt
+#
+# - In class-incremental learning classes come in phases, and one head must tell all of them apart.
+# - Fine-tuning on new classes alone forgets the old ones within one phase.
+# - The network is not too small: with all images it learns all classes.
+# - Average incremental accuracy, last accuracy and forgetting are three different numbers.
+#
+# **Next:** `01_the_imbalance_problem` keeps a few old images, and looks at what goes wrong still.

@@ -1,0 +1,234 @@
+# %% [markdown]
+# # The imbalance problem
+#
+# **After this notebook you can**
+#
+# - count the imbalance between old and new classes in a phase,
+# - show what it does to the head: lengths of class embeddings, biases, logits,
+# - show where old classes' images go,
+# - tell what keeping exemplars (*replay*) repairs, and what it does not.
+#
+# **Time:** 30 minutes, of which the machine computes one. **You need:** `00_start_here`.
+#
+# **In the paper:** Section 1 and Figure 1, and the figure of weights and biases per class.
+
+# %%
+import dataclasses
+
+from lucir_edu import config, datasets, runs, stream, trainer
+from lucir_edu.lab import plots
+from lucir_edu.lab.panels import TrainingPanel
+from lucir_edu.progress import Progress
+
+# %% [markdown]
+# ## Count it
+#
+# *Replay* keeps a few training images of every old class, the **exemplars**, and mixes them into
+# the new classes' images. Here three per class.
+
+# %%
+settings = config.preset("glyphs-b50-5", method="replay")
+data = datasets.load(settings)
+lesson = stream.make(settings, data)
+
+# %%
+plots.show(plots.images_per_class(lesson, phase=1, exemplars=settings.exemplars_per_class))
+
+# %% [markdown]
+# A batch is drawn from all these images alike. So the head sees, in a batch of 64 of phase 1:
+
+# %% tags=["nbval-check-output"]
+phase, kept = lesson.phases[1], settings.exemplars_per_class
+new_images, old_images = len(phase.train), kept * phase.num_old
+share = old_images / (old_images + new_images)
+print(f"new: {new_images} images, {new_images // phase.num_new} per class")
+print(f"old: {old_images} images, {kept} per class")
+print(f"in a batch of {settings.batch_size}: {settings.batch_size * share:.1f} old images")
+print(f"of one old class: {settings.batch_size * share / phase.num_old:.2f}")
+print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f}")
+
+# %% [markdown]
+# An old class comes up once in six batches, a new class five times in every batch.
+#
+# ## Predict
+#
+# The linear head computes a **logit** for each class $i$ (Eq. 2 of the paper, before the softmax):
+#
+# $$z_i = \theta_i^\top f(x) + b_i$$
+#
+# with the feature $f(x)$, the class embedding $\theta_i$ and the bias $b_i$. Each time class $i$ is
+# *not* the answer, the gradient of cross-entropy pushes $b_i$ down, and pushes $\theta_i$ away from
+# $f(x)$; each time it is the answer, up and towards.
+#
+# **After five phases, will the newest classes' embeddings be longer or shorter than the base
+# classes', and by how much?** And their biases?
+
+# %%
+my_guess = 0  # percent by which the newest embeddings are longer (negative: shorter)
+
+# %% [markdown]
+# ## Run
+#
+# Five phases of replay with the linear head, starting from a network that has learnt the base phase
+# (it comes with the course; `00_start_here` trained one like it).
+
+# %%
+bases = runs.load_bases("glyphs-b50-5")
+ends, bar = [], Progress()
+for event in trainer.train(settings, data, start=bases["linear"]):
+    bar(event)
+    if isinstance(event, trainer.PhaseEnd):
+        ends.append(event.measurement)
+replay = runs.assemble(ends, settings, lesson, preset="glyphs-b50-5", method="replay")
+
+# %% [markdown]
+# ## Explain: what it does to the head
+
+# %%
+plots.show(plots.head(replay))
+
+# %%
+print(f"The newest embeddings are {runs.norm_gap(replay):.0f} % longer than the base classes'.")
+print(f"Your guess was {my_guess} %.")
+
+# %% [markdown]
+# All three are uneven in the same direction: **longer embeddings, higher biases, higher logits for
+# the new classes**. The paper calls the first two *imbalanced magnitudes*. The claims, checked:
+
+# %%
+norms, biases, logits = (
+    replay.arrays[name][-1] for name in ("weight_norms", "biases", "mean_logits")
+)
+assert runs.norm_gap(replay) > 15
+assert biases[90:].mean() > biases[:90].mean()
+assert logits[90:].mean() > logits[:90].mean()
+
+# %% [markdown]
+# Was it so from the start, or did it come with the phases? The gap, phase by phase:
+
+# %%
+for end in ends[1:]:
+    gap = 100 * (end.weight_norm_new / end.weight_norm_old - 1)
+    bias = end.arrays["biases"]
+    print(
+        f"phase {end.phase}: new embeddings {gap:3.0f} % longer, mean bias of old classes "
+        f"{bias[:-10].mean():+.3f}, of new {bias[-10:].mean():+.3f}"
+    )
+
+# %% [markdown]
+# It comes anew in each phase. When a class turns from new to old, its embedding stops growing and
+# weight decay shrinks it, while the next ones grow.
+#
+# ## Explain: what it does to old images
+#
+# **Predict:** when an old class's image is misread, is it taken for another old class or for a new
+# one? There are nine times as many old classes as new ones in the last phase.
+
+# %%
+plots.show(plots.confusion(replay))
+
+# %%
+last = ends[-1]
+print(f"old images taken for one of the 10 new classes: {last.old_to_new:.0f} %")
+print(f"new images read right: {last.cnn_new:.0f} %, old images: {last.cnn_old:.0f} %")
+assert last.old_to_new > 15
+assert last.cnn_new > last.cnn_old + 25
+
+# %% [markdown]
+# The last columns of the matrix are full from top to bottom: whatever the letter, the ten newest
+# classes win far too often. By chance alone, one misread old image in ten would land there.
+#
+# ## The control: is it the imbalance?
+#
+# Perhaps new classes always look like this, having been learnt last. So take the imbalance away and
+# leave the rest as it is: **three images of each new class, too**. With fewer images an epoch has
+# fewer steps, so there are more epochs, for the same number of steps.
+
+# %%
+few = dataclasses.replace(settings, train_per_class=kept, epochs=settings.epochs * 6)
+for event in trainer.train(few, datasets.load(few), start=bases["linear"]):
+    if isinstance(event, trainer.PhaseEnd) and event.measurement.phase == 1:
+        balanced = event.measurement
+        break
+
+# %%
+print("phase 1          imbalanced  balanced")
+for name, key in (("old taken for new", "old_to_new"), ("old read right", "cnn_old"),
+                  ("new read right", "cnn_new")):  # fmt: skip
+    print(f"{name:17s} {getattr(ends[1], key):8.0f} % {getattr(balanced, key):7.0f} %")
+
+
+# %%
+def gap(measurement):
+    return 100 * (measurement.weight_norm_new / measurement.weight_norm_old - 1)
+
+
+print(
+    f"new embeddings longer by {gap(ends[1]):.0f} % (imbalanced), {gap(balanced):.0f} % (balanced)"
+)
+assert balanced.old_to_new < ends[1].old_to_new / 2
+assert gap(balanced) < gap(ends[1])
+
+# %% [markdown]
+# With balanced data the pull towards new classes is mostly gone. New classes are read worse, of
+# course: three images are few. (That is why one does not simply throw data away.)
+#
+# ## What replay repairs, and what not
+#
+# Two comparisons from the recorded runs, five seeds each. First: with exemplars, without them
+# (*fine-tuning*), and with everything kept (*joint*).
+
+# %%
+bank = list(runs.load_bank())
+table = {row["label"]: row for row in runs.compare(bank)}
+for method in ("finetune", "replay", "joint"):
+    average, last_ = table[method]["average (CNN)"], table[method]["last (CNN)"]
+    print(
+        f"{method:9s} average {average[0]:5.1f} ± {average[1]:.1f} %, "
+        f"last {last_[0]:5.1f} ± {last_[1]:.1f} %, seeds {len(table[method]['seeds'])}"
+    )
+
+# %% [markdown]
+# Three images per class bring back more than half of what is lost. Second: the *same* networks,
+# read in two ways. **CNN** is the head's answer. **NME** (nearest mean of exemplars) ignores the
+# head: it compares the feature with the mean feature of each class's exemplars, three for an old
+# class and three for a new one.
+
+# %%
+cnn, nme = table["replay"]["last (CNN)"], table["replay"]["last (NME)"]
+print(
+    f"replay, last accuracy: CNN {cnn[0]:.1f} ± {cnn[1]:.1f} %, NME {nme[0]:.1f} ± {nme[1]:.1f} %"
+)
+assert nme[0] > cnn[0] + 5
+
+# %% [markdown]
+# The features know more than the head says. So there are two things to mend:
+#
+# - the **head** favours new classes: cosine normalization (`02`) takes lengths and biases away,
+# - the **features** drift while new classes are learnt: the less-forget constraint (`03`) holds
+#   them; and old and new classes must be pushed apart where they are alike: margin ranking (`04`).
+#
+# ## Try it
+#
+# Switch a component on, train, and watch the right-hand plot: the lengths of the embeddings.
+# Before a setting is trained, it shows the base phase.
+
+# %%
+panel = TrainingPanel(settings, data, bases=bases)
+panel
+
+# %% [markdown]
+# 1. Train with everything off and 3 exemplars; then with 20. Which of the three plots changes?
+# 2. Switch *cosine normalization* on. The lengths of the embeddings are more uneven than ever, and
+#    yet fewer old images are taken for new ones. How can that be? (`02` has the answer.)
+# 3. *Less-forget* with the linear head: does it help against the confusion?
+#
+# ## What you have learnt
+#
+# - In a phase an old class has 3 training images where a new one has 100.
+# - With a linear head the new classes end up with longer embeddings, higher biases and higher
+#   logits, and take images away from the old classes.
+# - With balanced data the pull is mostly gone: it is the imbalance that does it.
+# - Replay repairs much, but the head stays biased: NME on the same features does better.
+#
+# **Next:** `02_cosine_normalization`.
