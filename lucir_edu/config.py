@@ -307,7 +307,10 @@ def parse(pairs: typing.Iterable[str]) -> dict[str, typing.Any]:
         if not equals:
             raise UsageError(f"--set {pair!r} lacks a value; write --set {name}=VALUE")
         if name == "method":
-            values = {"method": text.strip()}  # what came before it is replaced
+            method = text.strip()  # overrides the switches that came before it
+            overridden = METHODS.get(method, {})
+            values = {k: v for k, v in values.items() if k not in overridden}
+            values["method"] = method
             continue
         _check_name(name)
         values[name] = _from_text(name, text.strip())

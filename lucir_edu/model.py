@@ -166,28 +166,27 @@ class Block(nn.Module):
         return out if self.last else self.relu(out)
 
 
-class SmallResNet(nn.Sequential):
+def small_resnet(blocks: int, width: int, in_channels: int) -> nn.Sequential:
     """The ResNet for small images: three stages of basic blocks, widths w, 2w, 4w.
 
     Five blocks per stage and w = 16 make the paper's ResNet-32, three make ResNet-20.
     """
-
-    def __init__(self, blocks: int, width: int, in_channels: int) -> None:
-        layers: list[nn.Module] = [
-            nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        ]
-        planes = width
-        for stage in range(3):
-            for block in range(blocks):
-                stride = 2 if stage and not block else 1
-                last = (stage, block) == (2, blocks - 1)
-                layers.append(Block(planes, width * 2**stage, stride, last))
-                planes = width * 2**stage
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.feature_dim = planes
-        _initialise(self)
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    ]
+    planes = width
+    for stage in range(3):
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            last = (stage, block) == (2, blocks - 1)
+            layers.append(Block(planes, width * 2**stage, stride, last))
+            planes = width * 2**stage
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.feature_dim = planes
+    _initialise(network)
+    return network
 
 
 def _initialise(network: nn.Module) -> None:
@@ -208,9 +207,9 @@ def _large_resnet18(width: int, in_channels: int) -> nn.Module:
 
 
 BACKBONES = {
-    "small": lambda width, channels: SmallResNet(1, width, channels),
-    "resnet20": lambda width, channels: SmallResNet(3, width, channels),
-    "resnet32": lambda width, channels: SmallResNet(5, width, channels),
+    "small": lambda width, channels: small_resnet(1, width, channels),
+    "resnet20": lambda width, channels: small_resnet(3, width, channels),
+    "resnet32": lambda width, channels: small_resnet(5, width, channels),
     "resnet18": _large_resnet18,
 }
 

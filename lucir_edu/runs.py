@@ -261,7 +261,7 @@ def read_state(path: Path, phase: int) -> State:
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"{path} is missing or damaged ({reason})") from None
-    return State(phase, weights, exemplars or None)
+    return State(phase, weights, exemplars or None, source=str(path))
 
 
 def load_bases(preset: str) -> dict[str, State]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lucir_edu import hardware, loader, losses, memory, metrics, model, stream
-from lucir_edu.config import Config
+from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets import Dataset
 from lucir_edu.memory import Memory
 from lucir_edu.model import IncrementalModel, Output
@@ -42,7 +42,7 @@ class StepEnd:
 
     phase: int
     epoch: int
-    step: int  # within the phase, from 1
+    step: int  # within the phase, from 1; anew in the class-balance finetune
     losses: dict[str, Tensor]  # each term of the objective, with its weight
 
 
@@ -101,6 +101,7 @@ class State:
     phase: int
     weights: dict[str, Tensor]  # of IncrementalModel.state_dict
     exemplars: list[Tensor] | None = None  # indices per class, best first; None: choose them now
+    source: str = "the state"  # what to call it when it does not fit
 
 
 # ---- Training ---------------------------------------------------------------------------------
@@ -115,6 +116,9 @@ def train(
         dataset: as of :func:`lucir_edu.datasets.load`.
         device: auto, cpu, cuda or mps.
         start: go on from here; the first event is then the end of that phase.
+
+    Raises:
+        UsageError: ``start`` does not fit the config.
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
@@ -246,12 +250,11 @@ class Lesson:
 
     def choose_exemplars(self, phase: Phase) -> None:
         """Keep some of the new classes' images, and fewer of the old ones' if room is short."""
-        if self.memory.quota(phase.num_seen) != 0:
-            features, labels = self.embed(phase.train)
-            for label in range(phase.num_old, phase.num_seen):
-                chosen = (labels == label).cpu()
-                self.memory.add(phase.train[chosen], features[chosen], phase.num_seen)
-            self.memory.trim()
+        features, labels = self.embed(phase.train)
+        for label in range(phase.num_old, phase.num_seen):
+            chosen = (labels == label).cpu()
+            self.memory.add(phase.train[chosen], features[chosen], phase.num_seen)
+        self.memory.trim()
 
     def resume(self, start: State) -> PhaseEnd:
         """Take over a network that has learnt all phases up to ``start.phase``."""
@@ -259,7 +262,13 @@ class Lesson:
         phases = self.stream.phases[: start.phase + 1]
         for phase in phases[1:]:
             self.grow(phase, imprinted=False)
-        self.net.load_state_dict(start.weights)
+        try:
+            self.net.load_state_dict(start.weights)
+        except RuntimeError:
+            raise UsageError(
+                f"{start.source} is of another network than the settings ask for; "
+                f"start anew, or with the settings it was made with"
+            ) from None
         if start.exemplars is not None:
             self.memory.ranked = list(start.exemplars)
         else:

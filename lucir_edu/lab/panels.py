@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from html import escape
 
 import ipywidgets as widgets
 import numpy as np
@@ -166,13 +167,13 @@ class TrainingPanel(widgets.VBox):
         self._set_running(False)
         if self._name in self.runs:
             self.runs[self._name].curves = self._shown
-        done = len(self._measurements) - 1
+        done = max(0, len(self._measurements) - 1)
         if how == "done":
             self.status.value = f"done: {self._name}"
         elif how == "stopped":
-            self.status.value = f"stopped after {max(0, done)} new phases: {self._name}"
+            self.status.value = f"stopped after {done} new phase{'s' * (done != 1)}: {self._name}"
         else:
-            self.status.value = f"<b>stopped by an error</b>: {how}"
+            self.status.value = f"<b>stopped by an error</b>: {escape(how)}"
 
     def _on_change(self, _: object = None) -> None:
         """Show what is known of the setting: its training, or the base phase before it."""

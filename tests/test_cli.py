@@ -1,0 +1,220 @@
+"""The command line as a user meets it: in its own process, judged by what it prints and leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from lucir_edu import cli, runs
+
+QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_class=2",
+         "--set", "width=4", "--set", "precision=float32"]  # fmt: skip
+
+
+def lucir_edu(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "lucir_edu", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "invalid choice"),
+        (["run"], "PRESET"),
+        (["run", "glyphs-b50"], "did you mean 'glyphs-b50-5'"),
+        (["run", "glyphs-b50-5", "--set", "cosin=true"], "did you mean 'cosine'"),
+        (["run", "glyphs-b50-5", "--set", "lr=fast"], "lr='fast' is not a finite number"),
+        (["run", "glyphs-b50-5", "--set", "lr=nan"], "lr=nan is not a finite number"),
+        (["run", "glyphs-b50-5", "--set", "cosine=maybe"], "true or false"),
+        (["run", "glyphs-b50-5", "--set", "epochs"], "lacks a value"),
+        (["run", "glyphs-b50-5", "--set", "method=lucid"], "did you mean 'lucir'"),
+        (["run", "glyphs-b50-5", "--set", "increment=7"], "divides evenly"),
+        (["run", "glyphs-b50-5", "--set", "increment=1"], "top_k=2"),
+        (["run", "glyphs-b50-5", "--set", "base_classes=200"], "100 classes do not make"),
+        (["run", "glyphs-b50-5", "--seed", "x"], "invalid int"),
+        (["run", "glyphs-b50-5", "--device", "cuda"], "no cuda device"),
+        (["run", "cifar100-b50-5", "--data-root", "nowhere"], "lucir-edu data --dataset cifar100"),
+        (["run", "folder", "--data-root", "nowhere"], "a folder of images for every class"),
+        (["run", "glyphs-b50-5", "--out", "a_file"], "is a file"),
+        (["run", "glyphs-b50-5", "--data-root", "a_file"], "is a file"),
+        (["sweep", "glyphs-b50-5", "--grid", "colour", "--out", "s"], "no setting 'colour'"),
+        (["sweep", "glyphs-b50-5", "--seeds", "0", "--out", "s"], "at least one seed"),
+        (["report", "nowhere"], "holds no run"),
+        (["data", "--dataset", "mnist"], "invalid choice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_gives_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capsys):
+    if "cuda" in arguments and torch.cuda.is_available():
+        arguments = ["run", "glyphs-b50-5", "--device", "gpu"]
+        says = "invalid choice"
+    (tmp_path / "a_file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.startswith("lucir-edu: ") and printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_file"], "nothing is left behind"
+
+
+def test_the_exit_code_reaches_the_shell(tmp_path):
+    result = lucir_edu("run", "glyphs-b50", cwd=tmp_path)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "did you mean" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a quick run, its output, and how it ended."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, lucir_edu("run", "glyphs-b50-5", *QUICK, "--out", "run", cwd=folder)
+
+
+def test_run_prints_a_table_and_keeps_what_the_contract_names(finished):
+    folder, result = finished
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0].split()[:4] == ["phase", "classes", "CNN", "NME"]
+    assert [line.split()[:2] for line in result.stdout.splitlines()[1:7]] == [
+        [str(phase), str(50 + 10 * phase)] for phase in range(6)
+    ]
+    assert "phase 5 of 5" in result.stderr, "no progress bar"
+    left = {path.name for path in (folder / "run").iterdir()}
+    states = {f"phase_{phase:02d}.safetensors" for phase in range(6)}
+    assert left == {"results.json", "arrays.npz", *states}
+    stored = json.loads((folder / "run" / "results.json").read_text())
+    summary = "average_incremental_accuracy last_accuracy forgetting environment"
+    assert {"preset", "config", "seed", "phases", *summary.split()} <= stored.keys()
+    figures = "cnn nme cnn_old cnn_new old_to_new weight_norm_old weight_norm_new seconds"
+    assert {"phase", "classes_seen", *figures.split()} <= stored["phases"][0].keys()
+    for key in ("average_incremental_accuracy", "last_accuracy", "forgetting"):
+        assert stored[key].keys() == {"cnn", "nme"}
+    assert stored["config"]["width"] == 4 and stored["preset"] == "glyphs-b50-5"
+
+
+def test_run_does_not_overwrite_and_resume_has_nothing_left_to_do(finished):
+    folder, _ = finished
+    before = (folder / "run" / "results.json").read_bytes()
+    again = lucir_edu("run", "glyphs-b50-5", *QUICK, "--out", "run", cwd=folder)
+    assert again.returncode == 2 and "--resume" in again.stderr
+    other = lucir_edu("run", "glyphs-b50-5", *QUICK, "--seed", 1, "--out", "run", "--resume",
+                      cwd=folder)  # fmt: skip
+    assert other.returncode == 2 and "seed=0" in other.stderr
+    resumed = lucir_edu("run", "glyphs-b50-5", *QUICK, "--out", "run", "--resume", cwd=folder)
+    assert resumed.returncode == 0
+    assert (folder / "run" / "results.json").read_bytes() == before
+
+
+def test_interrupted_run_keeps_its_phases_and_resume_ends_like_an_uninterrupted_one(
+    finished, tmp_path
+):
+    folder, _ = finished
+    command = [sys.executable, "-m", "lucir_edu", "run", "glyphs-b50-5", *QUICK, "--out", "run"]
+    # A shell in the background may ignore SIGINT; the child must not inherit that.
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    results = tmp_path / "run" / "results.json"
+    deadline = time.monotonic() + 120
+    while not results.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "kept in run; go on with the same command and --resume" in errors
+    assert "Traceback" not in errors
+    kept = len(json.loads(results.read_text())["phases"])
+    assert 1 <= kept < 6
+
+    resumed = lucir_edu("run", "glyphs-b50-5", *QUICK, "--out", "run", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = runs.load(folder / "run"), runs.load(tmp_path / "run")
+    for ours, theirs in zip(one["phases"], other["phases"], strict=True):
+        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, values in one.arrays.items():
+        assert values.tobytes() == other.arrays[name].tobytes(), name
+
+
+def test_sweep_does_the_grid_and_goes_on_and_report_compares(tmp_path):
+    command = ["sweep", "glyphs-b50-5", *QUICK, "--set", "base_classes=80", "--grid",
+               "method=replay,lucir", "--seeds", 2, "--out", "s"]  # fmt: skip
+    first = lucir_edu(*command, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    found = sorted(tmp_path.rglob("results.json"))
+    assert len(found) == 4
+    times = [path.stat().st_mtime_ns for path in found]
+    again = lucir_edu(*command, cwd=tmp_path)
+    assert again.returncode == 0
+    assert [path.stat().st_mtime_ns for path in found] == times, "done again"
+
+    report = lucir_edu("report", "s", "--html", "page.html", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    rows = runs.compare(runs.find([tmp_path / "s"]))
+    assert {tuple(row["seeds"]) for row in rows} == {(0, 1)} and len(rows) == 2
+    page = (tmp_path / "page.html").read_text()
+    for row in rows:
+        mean, sd = row["average (CNN)"]
+        assert f"{mean:.2f} ± {sd:.2f}" in " ".join(page.split())
+        assert f"{mean:.2f} ± " in " ".join(report.stdout.split())
+    assert page.count("<img alt=") == 5  # accuracies; head and confusion of both
+    assert 'src="http' not in page and "href=" not in page, "asks for other files"
+
+
+def test_data_tells_what_is_there(tmp_path):
+    result = lucir_edu("data", "--data-root", "d", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "100 classes, 10000 training and 5000 test images" in result.stdout
+
+
+def test_any_folder_of_images_can_be_learnt(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 3), ("val", 2)):
+        for label in range(6):
+            folder = tmp_path / "images" / split / f"class {label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(40 * label, 40 * label + 50, (20, 30, 3),
+                                       generator=generator)  # fmt: skip
+                image = Image.fromarray(pixels.to(torch.uint8).numpy())
+                image.save(folder / f"{number}.png")
+    result = lucir_edu(
+        "run", "folder", "--data-root", "images", "--set", "epochs=1", "--set", "base_classes=4",
+        "--set", "increment=2", "--set", "exemplars_per_class=1", "--set", "batch_size=4",
+        "--out", "run", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    run = runs.load(tmp_path / "run")
+    assert [phase["classes_seen"] for phase in run["phases"]] == [4, 6]
+    assert run["phases"][-1]["exemplars"] == 6
+
+    (tmp_path / "images" / "train" / "class 0" / "0.png").write_text("not a picture")
+    result = lucir_edu("run", "folder", "--data-root", "images", "--set", "epochs=1",
+                       "--set", "base_classes=4", "--set", "increment=2", "--out", "again",
+                       cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 2 and "0.png is not a readable image" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("lucir-edu: ")
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    shell = f"{sys.executable} -m lucir_edu run --help | head -1"
+    result = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert "Traceback" not in result.stderr
+    assert os.listdir(tmp_path) == []

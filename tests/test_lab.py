@@ -1,0 +1,266 @@
+"""Figures, the report page, and live training; the panels themselves are tested in a browser."""
+
+import asyncio
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lucir_edu import runs, stream
+from lucir_edu.config import preset
+from lucir_edu.datasets import load
+from lucir_edu.lab import plots, report
+from lucir_edu.lab.live import Live, Probe, Throttle
+from lucir_edu.lab.panels import TrainingPanel
+from lucir_edu.trainer import EpochEnd, PhaseEnd, train
+
+# ---- Figures ----
+
+
+@pytest.fixture
+def trained(make_config, dataset):
+    """The same tiny experiment with the linear and the cosine head."""
+    linear = make_config(cosine=False, less_forget=False, margin_ranking=False)
+    return {
+        name: runs.perform(config, dataset, preset="toy")
+        for name, config in (("replay", linear), ("lucir", make_config()))
+    }
+
+
+def test_every_figure_is_a_picture_with_a_description(trained, make_config, dataset):
+    lesson = stream.make(make_config(), dataset)
+    for described in (
+        plots.samples(load(preset())),
+        plots.images_per_class(lesson, 1, 3),
+        plots.accuracy(trained),
+        plots.by_group(trained["replay"], ["Latin", "Greek", "Cyrillic"]),
+        *(plots.head(run, phase) for run in trained.values() for phase in (0, -1)),
+        *(plots.confusion(run, phase) for run in trained.values() for phase in (0, -1)),
+    ):
+        figure, description = described
+        assert isinstance(figure, Figure) and len(description) > 40
+        assert plots.png(figure, dpi=40).startswith(b"\x89PNG")
+
+
+def test_descriptions_say_what_was_measured(trained):
+    run = trained["replay"]
+    _, words = plots.accuracy({"replay": run})
+    first, last = run["phases"][0]["cnn"], run["phases"][-1]["cnn"]
+    assert f"replay from {first:.0f} to {last:.0f} %" in words
+    _, words = plots.confusion(run)
+    assert f"{run['phases'][-1]['old_to_new']:.0f} % taken for a new class" in words
+    assert f"{run['phases'][-1]['cnn_new']:.0f} % are right, " in words
+    _, words = plots.head(run)
+    norms = run.arrays["weight_norms"][-1]
+    assert f"embedding: old {norms[:9].mean():.2f}, new {norms[9:].mean():.2f}" in words
+    assert "bias" in words and "bias" not in plots.head(trained["lucir"])[1]
+
+
+def test_bars_tell_old_from_new_by_hatch_as_well_as_by_colour(trained):
+    figure, _ = plots.head(trained["replay"])
+    bars = figure.axes[0].patches
+    assert len(bars) == 12
+    assert {(b.get_facecolor(), b.get_hatch()) for b in bars[:9]}.isdisjoint(
+        {(b.get_facecolor(), b.get_hatch()) for b in bars[9:]}
+    )
+    assert {bar.get_hatch() for bar in bars[:9]} == {None}
+    assert None not in {bar.get_hatch() for bar in bars[9:]}
+    heights = [bar.get_height() for bar in bars]
+    assert heights == pytest.approx(trained["replay"].arrays["weight_norms"][-1].tolist())
+
+
+def test_curves_differ_in_line_and_marker():
+    assert len({(line, marker) for _, line, marker in plots.LINES}) == len(plots.LINES)
+    assert len({colour for colour, _, _ in plots.LINES}) == len(plots.LINES)
+
+
+def test_report_escapes_names_and_asks_for_no_other_file(trained, tmp_path):
+    run = trained["replay"]
+    run["preset"] = "<script>alert(1)</script>"
+    report.write([run, trained["lucir"]], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert page.count("<figcaption>") == page.count("<img alt=") == 6
+
+
+# ---- Live training ----
+
+
+def in_a_loop(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_live_hands_on_every_event_and_leaves_room_for_others():
+    async def main():
+        live, seen, ended, ticks = Live(), [], [], 0
+        live.start(iter(range(100)), seen.append, ended.append)
+        assert live.running and not seen
+        while live.running:
+            ticks += 1
+            await asyncio.sleep(0)
+        assert seen == list(range(100)) and ended == ["done"]
+        assert ticks >= 100, "events came without a pause between them"
+
+    in_a_loop(main())
+
+
+def test_live_stops_when_told_and_closes_the_events():
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    async def main():
+        live, seen, ended = Live(), [], []
+        live.start(endless(), seen.append, ended.append)
+        await until(lambda: len(seen) > 5)
+        live.stop()
+        count = len(seen)
+        await until(lambda: not live.running)
+        assert len(seen) <= count + 1 and ended == ["stopped"] and closed == [True]
+        live.stop()  # nothing runs; nothing happens
+
+    in_a_loop(main())
+
+
+def test_live_started_twice_the_last_wins():
+    async def main():
+        live, seen, ended = Live(), [], []
+        for number in range(20):
+            live.start(
+                iter([number] * 50), seen.append, lambda how, n=number: ended.append((n, how))
+            )
+            await asyncio.sleep(0)
+        await until(lambda: not live.running)
+        assert seen.count(19) == 50 and ended == [(19, "done")]
+
+    in_a_loop(main())
+
+
+def test_live_tells_an_error_instead_of_losing_it():
+    def failing():
+        yield 1
+        raise ValueError("no such luck")
+
+    async def main():
+        live, ended = Live(), []
+        live.start(failing(), lambda event: None, ended.append)
+        await until(lambda: not live.running)
+        assert ended == ["ValueError: no such luck"]
+
+    in_a_loop(main())
+
+
+def test_throttle_lets_through_so_many_a_second(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("lucir_edu.lab.live.time.monotonic", lambda: now[0])
+    throttle, passed = Throttle(5), 0
+    for step in range(1000):
+        now[0] = step / 100
+        passed += throttle()
+    assert 48 <= passed <= 50
+
+
+def test_probe_agrees_with_the_judgement_on_all_images(make_config, dataset):
+    """With as many images per class as there are, the quick look is the whole truth."""
+    config = make_config()
+    probe = Probe(config, dataset, per_class=10)
+    for event in train(config, dataset, device="cpu"):
+        if isinstance(event, PhaseEnd):
+            m = event.measurement
+            old, new, both = probe(event.model, m.classes_seen - 3 if m.phase else 0)
+            assert both == pytest.approx(m.cnn) and new == pytest.approx(m.cnn_new)
+            assert np.isnan(old) if m.phase == 0 else old == pytest.approx(m.cnn_old)
+        elif isinstance(event, EpochEnd):
+            assert event.model.training
+            probe(event.model, 0)
+            assert event.model.training, "the probe leaves the model as it was"
+
+
+# ---- The panel, without a browser ----
+
+
+@pytest.fixture
+def toy(make_config, dataset):
+    return make_config(cosine=False, less_forget=False, margin_ranking=False), dataset
+
+
+def test_panel_trains_what_its_switches_say_and_remembers_it(toy):
+    async def main():
+        panel = TrainingPanel(*toy)
+        assert "not trained yet: replay" in panel.status.value
+        panel.switches["cosine"].value = panel.switches["margin_ranking"].value = True
+        panel.train_button.click()
+        assert panel.train_button.disabled and panel.switches["cosine"].disabled
+        await until(lambda: not panel.stop_button.disabled)
+        await until(lambda: panel.stop_button.disabled)
+        assert panel.status.value == "done: cosine+mr, 3 exemplars"
+        (run,) = panel.runs.values()
+        assert run.complete and run["config"]["margin_ranking"] and not run["config"]["less_forget"]
+        config = dataclasses.replace(toy[0], cosine=True, margin_ranking=True)
+        alone = runs.perform(config, toy[1])
+        assert run.accuracies() == alone.accuracies()
+        bars = panel.figure.data[-2:]
+        drawn = np.concatenate([bar.y for bar in bars])
+        assert drawn == pytest.approx(alone.arrays["weight_norms"][-1]) and len(bars[1].y) == 3
+        assert f"{alone['last_accuracy']['cnn']:.1f} %" in panel.table.value
+
+        panel.switches["cosine"].value = False
+        assert "not trained yet" in panel.status.value
+        panel.switches["cosine"].value = True
+        assert "trained before" in panel.status.value
+        assert np.concatenate([bar.y for bar in panel.figure.data[-2:]]) == pytest.approx(drawn)
+
+    in_a_loop(main())
+
+
+def test_panel_stopped_keeps_the_phases_that_are_done(toy):
+    async def main():
+        panel = TrainingPanel(dataclasses.replace(toy[0], epochs=20), toy[1])
+        panel.train()
+        await until(lambda: len(panel.runs) and len(next(iter(panel.runs.values()))["phases"]) == 2)
+        panel.stop_button.click()
+        await until(lambda: panel.stop_button.disabled)
+        assert panel.status.value == "stopped after 1 new phase: replay, 3 exemplars"
+        (run,) = panel.runs.values()
+        assert len(run["phases"]) == 2 and not run.complete
+        assert not panel.train_button.disabled and not panel.switches["cosine"].disabled
+
+    in_a_loop(main())
+
+
+def test_panel_says_what_went_wrong_and_can_be_used_again(toy, monkeypatch):
+    async def main():
+        panel = TrainingPanel(*toy)
+        monkeypatch.setattr("lucir_edu.trainer.objective", lambda *_: 1 / 0)
+        panel.train()
+        await until(lambda: panel.stop_button.disabled)
+        assert "ZeroDivisionError" in panel.status.value
+        monkeypatch.undo()
+        panel.train()
+        await until(lambda: panel.stop_button.disabled)
+        assert panel.status.value.startswith("done")
+
+    in_a_loop(main())
+
+
+def test_every_control_of_the_panel_has_a_label(toy):
+    async def main():
+        panel = TrainingPanel(*toy)
+        controls = [*panel.switches.values(), panel.exemplars, panel.train_button,
+                    panel.stop_button]  # fmt: skip
+        assert all(control.description for control in controls)
+
+    in_a_loop(main())

@@ -1,0 +1,193 @@
+"""Batches against a slow version that handles one image at a time."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lucir_edu import datasets, loader
+from lucir_edu.config import UsageError
+from lucir_edu.datasets import Dataset, FileSplit
+
+CPU = torch.device("cpu")
+
+
+def draw(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normalised(image, dataset):
+    """One image of bytes (channels, height, width), channel by channel."""
+    channels = [
+        (channel.double() / 255 - mean) / std
+        for channel, mean, std in zip(image, dataset.mean, dataset.std, strict=True)
+    ]
+    return torch.stack(channels).float()
+
+
+# ---- Tensors ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[1, 3])
+def toy(request, make_dataset) -> Dataset:
+    return make_dataset(classes=4, channels=request.param, size=6)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("padding", [0, 2])
+def test_crop_and_flip_equal_a_slow_version_with_the_same_draws(toy, make_config, flip, padding):
+    config = make_config(crop_padding=padding, flip=flip)
+    indices = torch.tensor([3, 0, 7, 8, 20, 31, 15])
+    batches = list(loader.TensorLoader(toy.train, toy, config, CPU).augmented(indices, 3, draw(5)))
+    assert [len(labels) for _, labels in batches] == [3, 3, 1]
+    images = torch.cat([images for images, _ in batches])
+    labels = torch.cat([labels for _, labels in batches])
+
+    generator = draw(5)
+    order = indices[torch.randperm(7, generator=generator)]
+    tops = torch.randint(2 * padding + 1, (7,), generator=generator)
+    lefts = torch.randint(2 * padding + 1, (7,), generator=generator)
+    flips = torch.rand(7, generator=generator) < 0.5
+    assert torch.equal(labels, toy.train.labels[order])
+    for found, index, top, left, mirrored in zip(images, order, tops, lefts, flips, strict=True):
+        image = toy.train.images[index]
+        padded = torch.zeros(image.shape[0], 6 + 2 * padding, 6 + 2 * padding, dtype=torch.uint8)
+        padded[:, padding : padding + 6, padding : padding + 6] = image
+        expected = normalised(padded[:, top : top + 6, left : left + 6], toy)
+        if flip and mirrored:
+            expected = expected.flip(2)
+        torch.testing.assert_close(found, expected)
+
+
+def test_an_epoch_has_every_image_once_in_an_order_of_its_own(dataset, make_config):
+    source = loader.TensorLoader(dataset.train, dataset, make_config(crop_padding=0), CPU)
+    generator, indices = draw(), torch.arange(10, 50)
+    plain = torch.cat([images for images, _ in source.plain(indices)])
+    orders = []
+    for _ in range(2):
+        images = torch.cat([images for images, _ in source.augmented(indices, 16, generator)])
+        equal = (images[:, None] == plain[None]).flatten(2).all(dim=2)  # (40, 40)
+        assert (equal.sum(dim=0) == 1).all() and (equal.sum(dim=1) == 1).all()
+        orders.append(equal.int().argmax(dim=1).tolist())
+    assert orders[0] != orders[1]
+
+
+def test_plain_images_are_the_normalised_images_in_the_order_given(toy, make_config):
+    source = loader.TensorLoader(toy.test, toy, make_config(crop_padding=2, flip=True), CPU)
+    indices = torch.tensor([5, 2, 2, 11])
+    batches = list(source.plain(indices, batch_size=3))
+    assert [len(labels) for _, labels in batches] == [3, 1]
+    images = torch.cat([images for images, _ in batches])
+    expected = torch.stack([normalised(toy.test.images[i], toy) for i in indices])
+    torch.testing.assert_close(images, expected)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), toy.test.labels[indices])
+
+
+def test_mirrored_images_swap_left_and_right_not_the_colours(toy, make_config):
+    source = loader.TensorLoader(toy.test, toy, make_config(), CPU)
+    indices = torch.arange(6)
+    ((plain, _),) = source.plain(indices)
+    ((mirrored, _),) = source.plain(indices, flip=True)
+    assert torch.equal(mirrored, plain.flip(3))
+    assert not torch.equal(mirrored, plain)
+
+
+def test_batches_are_channels_last(dataset, config):
+    source = loader.TensorLoader(dataset.train, dataset, config, CPU)
+    for batches in (source.augmented(torch.arange(8), 4, draw()), source.plain(torch.arange(8))):
+        for images, _ in batches:
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            assert images.dtype == torch.float32
+
+
+# ---- Files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path, make_config):
+    """Two classes of small image files: colour, grey, RGBA and palette."""
+    rng = np.random.default_rng(0)
+    modes = {"RGB": 3, "L": 1, "RGBA": 4, "P": 1}
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            for mode, channels in modes.items():
+                pixels = rng.integers(256, size=(20, 30, channels), dtype=np.uint8).squeeze()
+                kind = "L" if mode == "P" else mode
+                Image.fromarray(pixels, kind).convert(mode).save(folder / f"{mode}.png")
+    return datasets.load(make_config(dataset="folder"), tmp_path)
+
+
+def file_loader(dataset, config):
+    found = loader.make(dataset.train, dataset, config, CPU)
+    assert isinstance(found, loader.FileLoader)
+    return found
+
+
+def test_files_give_the_same_batches_with_any_number_of_workers(files, make_config):
+    indices = torch.tensor([6, 1, 0, 3, 7, 2])
+    collected = []
+    for workers in (0, 2):
+        source = file_loader(files, make_config(flip=True, workers=workers))
+        batches = [*source.augmented(indices, 4, draw(1)), *source.plain(indices, 4)]
+        collected.append(batches)
+        assert [images.shape for images, _ in batches] == 2 * [(4, 3, 224, 224), (2, 3, 224, 224)]
+    for (images, labels), (others, other_labels) in zip(*collected, strict=True):
+        assert torch.equal(images, others) and torch.equal(labels, other_labels)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_augmented_files_are_drawn_anew_from_the_generator(files, make_config):
+    source = file_loader(files, make_config(workers=0))
+
+    def first(generator):
+        return next(iter(source.augmented(torch.arange(8), 8, generator)))[0]
+
+    generator = draw(1)
+    one, two = first(generator), first(generator)
+    assert torch.equal(one, first(draw(1)))
+    assert not torch.equal(one, two)
+
+
+def test_plain_files_are_the_middle_of_the_resized_image(files, make_config):
+    ((images, labels),) = file_loader(files, make_config(workers=0)).plain(torch.arange(8))
+    assert labels.tolist() == [0] * 4 + [1] * 4
+    assert labels.equal(files.train.labels)
+    for image, path in zip(images, files.train.paths, strict=True):
+        with Image.open(path) as file:
+            resized = file.convert("RGB").resize((384, 256), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)[16:240, 80:304]).permute(2, 0, 1)
+        torch.testing.assert_close(image, normalised(pixels, files), atol=0.05, rtol=0)
+
+
+def test_mirrored_files_swap_left_and_right(files, make_config):
+    source = file_loader(files, make_config(workers=0))
+    ((plain, _),) = source.plain(torch.arange(4))
+    ((mirrored, _),) = source.plain(torch.arange(4), flip=True)
+    assert torch.equal(mirrored, plain.flip(3))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_is_named(files, make_config, workers):
+    broken = files.train.paths[2]
+    with open(broken, "rb") as file:
+        half = file.read()[:300]
+    with open(broken, "wb") as file:
+        file.write(half)
+    source = file_loader(files, make_config(workers=workers))
+    with pytest.raises(UsageError, match="not a readable image") as raised:
+        list(source.plain(torch.arange(8), 4))
+    assert str(broken) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_named(files, make_config):
+    split = FileSplit(["nowhere.png"], torch.tensor([0]))
+    source = loader.make(split, files, make_config(workers=0), CPU)
+    with pytest.raises(UsageError, match=r"nowhere\.png is not a readable image"):
+        list(source.plain(torch.tensor([0])))
+
+
+def test_the_loader_fits_the_split(files, dataset, config):
+    assert isinstance(loader.make(dataset.train, dataset, config, CPU), loader.TensorLoader)
+    assert isinstance(loader.make(files.test, files, config, CPU), loader.FileLoader)

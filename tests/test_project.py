@@ -1,0 +1,180 @@
+"""The project holds together: dependencies, notebooks and sources, the README's figures."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lucir_edu import config, runs, stream, trainer
+from lucir_edu.datasets import load
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+# ---- Dependencies ----
+
+
+def declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    return set(project["dependencies"]) | set(extras["lab"]) | set(extras["test"])
+
+
+def test_the_three_lists_of_dependencies_agree():
+    pins = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
+    conda = re.findall(r"^      - ([a-z]\w+)$", (ROOT / "environment.yml").read_text(), re.M)
+    assert declared() == set(conda)
+    assert set(pins) == declared() | {"uv"}, "every dependency is pinned, and nothing else"
+    assert all(re.fullmatch(r"[\w-]+", name) for name in declared()), "pins only in constraints.txt"
+
+
+def test_what_is_installed_is_what_is_pinned():
+    from importlib.metadata import version
+
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M))
+    found = {name: version(name).split("+")[0] for name in pins}
+    assert found == pins
+
+
+def test_the_core_imports_nothing_of_the_lab():
+    code = """
+import sys
+from lucir_edu import (cli, config, datasets, hardware, loader, losses, memory, metrics, model,
+                       progress, runs, stream, sweep, trainer)
+lab = {"IPython", "ipywidgets", "plotly", "jupyterlab", "matplotlib", "lucir_edu.lab"}
+print(sorted(lab & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_lint_and_format():
+    for command in (["check"], ["format", "--check"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout
+
+
+# ---- Notebooks ----
+
+
+def test_notebooks_are_what_their_sources_say():
+    build = ROOT / "notebooks" / "sources" / "build.py"
+    result = subprocess.run([sys.executable, build, "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert {path.stem for path in NOTEBOOKS} == {
+        path.stem for path in build.parent.glob("[0-9][0-9]_*.py")
+    }
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_was_run_in_order_and_has_what_a_reader_needs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert "widgets" not in notebook.metadata and path.stat().st_size < 1_500_000
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert pictures
+    for picture in pictures:
+        assert len(picture.metadata["image/png"]["alt"]) > 40, "a picture without a description"
+    compared = [cell for cell in code if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert len(compared) >= 2
+    for cell in compared:
+        assert cell.outputs and {o.output_type for o in cell.outputs} == {"stream"}
+    lengths = sorted(len(cell.source.splitlines()) for cell in code)
+    assert lengths[-1] <= 15 and lengths[len(lengths) // 2] <= 5
+    assert sum("assert " in cell.source for cell in code) >= 2, "claims are asserted"
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for part in ("After this notebook you can", "**Time:**", "**You need:**", "## Predict",
+                 "## What you have learnt", "**Next:**"):  # fmt: skip
+        assert part in prose, part
+    assert len(re.findall(r"^# ", prose, re.M)) == 1
+
+
+# ---- Figures that the README cites, and what they come from ----
+
+BANK = list(runs.load_bank())
+
+
+def test_the_readme_table_is_that_of_the_bank():
+    table = {}
+    for line in README.splitlines():
+        cells = [cell.strip().strip("*`") for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and cells[0] in config.METHODS:
+            table[cells[0]] = cells[1:]
+    rows = {row["label"]: row for row in runs.compare(BANK)}
+    assert table.keys() == rows.keys()
+    columns = ("average (CNN)", "average (NME)", "last (CNN)", "old taken for new", "norm gap")
+    for name, row in rows.items():
+        shown = [f"{row[c][0]:.1f} ± {row[c][1]:.1f}" if row[c] else "–" for c in columns]
+        assert table[name] == [str(len(row["seeds"])), *shown]
+
+
+def test_the_phenomenon_is_in_the_recorded_runs():
+    """The paper's story on Glyphs-100, over the seeds 0 to 4."""
+    rows = {row["label"]: row for row in runs.compare(BANK)}
+    methods = ("replay", "cosine", "cosine+lf", "lucir")
+    assert all(rows[method]["seeds"] == [0, 1, 2, 3, 4] for method in methods)
+    averages = [rows[method]["average (CNN)"][0] for method in methods]
+    assert averages == sorted(averages)
+    assert averages[-1] >= averages[0] + 15
+    assert rows["lucir"]["old taken for new"][0] <= rows["replay"]["old taken for new"][0] / 2
+    assert rows["replay"]["norm gap"][0] >= 15
+
+
+def test_recorded_runs_say_where_they_come_from():
+    for run in BANK:
+        assert run.complete
+        assert re.fullmatch("[0-9a-f]{12}", run["environment"]["commit"]), "not from a clean commit"
+        assert (
+            config.preset(run["preset"], method=run["method"], seed=run["seed"]).to_dict()
+            == (run["config"])
+        )
+    size = sum(p.stat().st_size for p in runs.BANK.rglob("*") if p.is_file())
+    assert size < 4_000_000
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_base_networks_are_those_of_the_recorded_runs(head):
+    """Judged anew, a base network gives the accuracies that the bank has for it."""
+    method = {"linear": "replay", "cosine": "lucir"}[head]
+    settings = config.preset(method=method)
+    state = runs.load_bases("glyphs-b50-5")[head]
+    data = load(settings)
+    end = next(trainer.train(settings, data, start=state)).measurement
+    (recorded,) = [run for run in BANK if run["method"] == method and run["seed"] == 0]
+    assert end.cnn == pytest.approx(recorded["phases"][0]["cnn"], abs=0.5)
+    assert end.nme == pytest.approx(recorded["phases"][0]["nme"], abs=0.5)
+    assert stream.make(settings, data).bounds == recorded["bounds"]
+
+
+# ---- Words ----
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    names = listed.stdout.split("\n") if listed.returncode == 0 else []
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def test_no_file_has_a_path_of_somebody_s_machine():
+    for path in tracked():
+        if path.suffix in {".py", ".md", ".ipynb", ".json", ".toml", ".yml", ".txt", ""}:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            assert not re.search(r"/(home|Users|root|work)/\w", text), path
+
+
+def test_bank_results_are_strict_json():
+    for path in runs.BANK.rglob("results.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)

@@ -1,0 +1,404 @@
+"""What a run leaves on disk, and that it can be read, continued and compared."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lucir_edu import metrics, runs
+from lucir_edu.config import Config, UsageError
+from lucir_edu.runs import Run, perform
+from lucir_edu.trainer import PhaseEnd, PhaseStart
+
+FILES = ["arrays.npz", "phase_00.safetensors", "phase_01.safetensors", "phase_02.safetensors",
+         "results.json"]  # fmt: skip
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_before(phase):
+    def watch(event):
+        if isinstance(event, PhaseStart) and event.phase == phase:
+            raise Stopped
+
+    return watch
+
+
+def without_seconds(run):
+    phases = [{k: v for k, v in phase.items() if k != "seconds"} for phase in run["phases"]]
+    return {**run, "phases": phases}
+
+
+def assert_same_arrays(a, b):
+    assert a.arrays.keys() == b.arrays.keys()
+    for name, values in a.arrays.items():
+        assert values.dtype == b.arrays[name].dtype
+        np.testing.assert_array_equal(values, b.arrays[name])
+
+
+@pytest.fixture
+def short(make_config) -> Config:
+    return make_config(epochs=1)
+
+
+@pytest.fixture
+def done(short, dataset, tmp_path):
+    """A complete run and its folder."""
+    folder = tmp_path / "done"
+    return perform(short, dataset, preset="toy", out=folder, device="cpu"), folder
+
+
+@pytest.fixture
+def halted(short, dataset, tmp_path):
+    """The folder of a run that was stopped before its last phase."""
+    folder = tmp_path / "halted"
+    with pytest.raises(Stopped):
+        perform(short, dataset, preset="toy", out=folder, device="cpu", watch=stop_before(2))
+    return folder
+
+
+# ---- What is written --------------------------------------------------------------------------
+
+
+def test_a_run_comes_back_from_disk_as_it_was(done):
+    run, folder = done
+    back = runs.load(folder)
+    assert back == json.loads(json.dumps(run)) and back.complete
+    assert back.path == folder
+    assert_same_arrays(run, back)
+
+
+def test_a_run_leaves_its_files_and_no_others(done):
+    _, folder = done
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+def test_results_have_what_is_promised(done):
+    _, folder = done
+    written = json.loads((folder / "results.json").read_text())
+    assert {"preset", "config", "seed", "phases", "average_incremental_accuracy", "last_accuracy",
+            "forgetting", "environment"} <= set(written)  # fmt: skip
+    assert len(written["phases"]) == 3
+    for phase in written["phases"]:
+        assert {"phase", "classes_seen", "cnn", "nme", "cnn_old", "cnn_new", "old_to_new",
+                "weight_norm_old", "weight_norm_new", "seconds"} <= set(phase)  # fmt: skip
+    for name in ("average_incremental_accuracy", "last_accuracy", "forgetting"):
+        assert set(written[name]) == {"cnn", "nme"}
+    assert {"torch", "numpy", "device", "precision", "commit"} <= set(written["environment"])
+    assert written["environment"]["device"] == "cpu"
+    assert written["environment"]["precision"] == "float32"
+    assert set(written["config"]) == set(Config().to_dict())
+    assert (written["preset"], written["seed"]) == ("toy", 0)
+
+
+def test_the_summaries_follow_from_the_phases(done):
+    run, _ = done
+    for kind in ("cnn", "nme"):
+        values = [phase[kind] for phase in run["phases"]]
+        assert run.accuracies(kind) == values
+        assert run["average_incremental_accuracy"][kind] == pytest.approx(np.mean(values))
+        assert run["last_accuracy"][kind] == values[-1]
+        matrix = run.accuracy_matrix(kind)
+        for t, seen in enumerate((6, 9, 12)):
+            counts = run.arrays[f"confusion_{kind}"][t]
+            assert counts[:seen, :seen].sum() == counts.sum() == 5 * seen
+            assert 100 * np.trace(counts) / counts.sum() == pytest.approx(values[t])
+            for j, (a, b) in enumerate([(0, 6), (6, 9), (9, 12)][: t + 1]):
+                right = sum(counts[c, c] for c in range(a, b))
+                assert matrix[t, j] == pytest.approx(100 * right / (5 * (b - a)))
+        assert np.isnan(matrix[np.triu_indices(3, 1)]).all()
+        drops = [max(matrix[0, 0], matrix[1, 0]) - matrix[2, 0], matrix[1, 1] - matrix[2, 1]]
+        assert run["forgetting"][kind] == pytest.approx(np.mean(drops))
+
+
+def test_arrays_have_a_row_per_phase_with_nothing_for_classes_to_come(done):
+    run, _ = done
+    for name in ("weight_norms", "mean_logits"):
+        values = run.arrays[name]
+        assert values.shape == (3, 12)
+        assert [int(np.isfinite(row).sum()) for row in values] == [6, 9, 12]
+        assert np.isnan(values[0, 6:]).all()
+    assert "biases" not in run.arrays
+
+
+def test_a_linear_head_leaves_its_biases(make_config, dataset):
+    run = perform(make_config(epochs=1, cosine=False), dataset, device="cpu")
+    assert [int(np.isfinite(row).sum()) for row in run.arrays["biases"]] == [6, 9, 12]
+
+
+@pytest.mark.parametrize("memory", [0, 3])
+def test_json_has_no_nan(make_config, dataset, tmp_path, memory):
+    config = make_config(epochs=1, exemplars_per_class=memory)
+    run = perform(config, dataset, out=tmp_path / "run", device="cpu")
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    text = (tmp_path / "run" / "results.json").read_text()
+    assert json.loads(text, parse_constant=refuse) == run
+    assert (run["average_incremental_accuracy"]["nme"] is None) == (memory == 0)
+    assert (run["forgetting"]["nme"] is None) == (memory == 0)
+    assert run["phases"][0]["cnn_old"] is None
+
+
+def test_what_cannot_be_measured_is_not_written_as_a_number(done, tmp_path):
+    run, _ = done
+    broken = Run({**run, "seed": float("nan")}, run.arrays)
+    with pytest.raises(ValueError, match="JSON"):
+        runs.save(broken, tmp_path / "broken")
+    assert not (tmp_path / "broken" / "results.json").exists()
+    assert not list((tmp_path / "broken").glob("*.tmp"))
+
+
+def test_the_network_and_the_exemplars_are_kept_after_every_phase(short, dataset, tmp_path):
+    kept = []
+
+    def watch(event):
+        if isinstance(event, PhaseEnd):
+            weights = {k: v.clone() for k, v in event.model.state_dict().items()}
+            kept.append((weights, list(event.memory.ranked)))
+
+    perform(short, dataset, out=tmp_path / "run", device="cpu", watch=watch)
+    for phase, (weights, exemplars) in enumerate(kept):
+        state = runs.load_state(tmp_path / "run", phase)
+        assert state.phase == phase and state.weights.keys() == weights.keys()
+        assert all(torch.equal(state.weights[name], weights[name]) for name in weights)
+        assert all(map(torch.equal, state.exemplars, exemplars))
+
+
+def test_without_a_folder_nothing_is_written(short, dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = perform(short, dataset, device="cpu")
+    assert run.complete and run.path is None
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- Going on ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_a_resumed_run_equals_one_that_was_never_stopped(done, short, dataset, tmp_path, phase):
+    whole, folder = done
+    out = tmp_path / "stopped"
+    with pytest.raises(Stopped):
+        perform(short, dataset, preset="toy", out=out, device="cpu", watch=stop_before(phase))
+    partial = runs.load(out)
+    assert len(partial["phases"]) == phase and not partial.complete
+    resumed = perform(short, dataset, preset="toy", out=out, device="cpu", resume=True)
+    assert without_seconds(resumed) == without_seconds(whole)
+    assert_same_arrays(resumed, whole)
+    assert without_seconds(runs.load(out)) == without_seconds(runs.load(folder))
+    a, b = (load_file(f / "phase_02.safetensors") for f in (out, folder))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    for before, now in zip(partial["phases"], resumed["phases"], strict=False):
+        assert before == now  # seconds included
+
+
+def test_resuming_a_complete_run_trains_no_more(done, short, dataset):
+    run, folder = done
+    events = []
+    again = perform(short, dataset, out=folder, device="cpu", resume=True, watch=events.append)
+    assert again == json.loads(json.dumps(run)) and events == []
+
+
+def test_resuming_what_has_not_begun_begins(short, dataset, tmp_path):
+    run = perform(short, dataset, out=tmp_path / "new" / "run", device="cpu", resume=True)
+    assert run.complete and runs.load(tmp_path / "new" / "run").complete
+
+
+def test_a_folder_with_a_run_is_not_written_over(done, short, dataset):
+    _, folder = done
+    before = (folder / "results.json").read_bytes()
+    with pytest.raises(UsageError, match="holds a run already; add --resume"):
+        perform(short, dataset, out=folder, device="cpu")
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_changed_settings_are_named(halted, make_config, dataset):
+    changed = make_config(epochs=1, lr=0.05, margin=0.25)
+    with pytest.raises(UsageError, match=r"other settings \(margin=0.5, lr=0.1\)"):
+        perform(changed, dataset, out=halted, device="cpu", resume=True)
+
+
+def test_other_data_is_told_apart(halted, short, dataset):
+    other = type(dataset)(**{**vars(dataset), "fingerprint": "other"})
+    with pytest.raises(UsageError, match="a run on other data"):
+        perform(short, other, out=halted, device="cpu", resume=True)
+
+
+def test_a_file_is_no_folder(short, dataset, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        perform(short, dataset, out=path, device="cpu")
+    with pytest.raises(UsageError, match="cannot write to"):
+        perform(short, dataset, out=path / "run", device="cpu")
+
+
+def test_ready_made_base_networks_are_states_after_the_base_phase(
+    make_config, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runs, "CHECKPOINTS", tmp_path)
+    for head, cosine in (("linear", False), ("cosine", True)):
+        perform(make_config(epochs=1, cosine=cosine), dataset, out=tmp_path / head, device="cpu")
+        (tmp_path / head / "phase_00.safetensors").rename(tmp_path / f"toy-{head}.safetensors")
+    bases = runs.load_bases("toy")
+    assert set(bases) == {"linear", "cosine"}
+    assert all(state.phase == 0 and state.exemplars is None for state in bases.values())
+    assert "head.eta" in bases["cosine"].weights and "head.new_bias" in bases["linear"].weights
+    with pytest.raises(UsageError, match="missing"):
+        runs.load_bases("nothing")
+
+
+# ---- Damage -----------------------------------------------------------------------------------
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+DAMAGE = {
+    "results cut": lambda f: cut(f / "results.json"),
+    "results empty": lambda f: (f / "results.json").write_text(""),
+    "results not text": lambda f: (f / "results.json").write_bytes(b"\xff\xfe\x00"),
+    "results a list": lambda f: (f / "results.json").write_text("[1, 2]"),
+    "results of another program": lambda f: (f / "results.json").write_text('{"accuracy": 3}'),
+    "config of another program": lambda f: edit(f / "results.json", config={"layers": 3}),
+    "config with a wrong value": lambda f: edit(f / "results.json", config={"epochs": -1}),
+    "phases missing": lambda f: edit(f / "results.json", phases=[]),
+    "no classes": lambda f: edit(f / "results.json", bounds=[]),
+    "arrays cut": lambda f: cut(f / "arrays.npz"),
+    "arrays empty": lambda f: (f / "arrays.npz").write_bytes(b""),
+    "arrays not arrays": lambda f: (f / "arrays.npz").write_text("hello"),
+    "arrays missing": lambda f: (f / "arrays.npz").unlink(),
+    "arrays of another run": lambda f: np.savez(f / "arrays.npz", weight_norms=np.zeros((5, 12))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_told_in_one_line(done, damage):
+    _, folder = done
+    damage(folder)
+    with pytest.raises(UsageError, match="damaged") as raised:
+        runs.load(folder)
+    assert str(folder) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UsageError, match="holds no run"):
+            runs.load(folder)
+        with pytest.raises(UsageError, match="holds no run"):
+            list(runs.find([folder]))
+
+
+STATE_DAMAGE = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "text": lambda path: path.write_text("hello"),
+    "of another network": lambda path: save_file({"model.w": torch.zeros(2)}, path),
+    "no network": lambda path: save_file({"x": torch.zeros(2)}, path),
+}
+
+
+@pytest.mark.parametrize("damage", STATE_DAMAGE.values(), ids=STATE_DAMAGE)
+def test_a_damaged_checkpoint_is_told_when_the_run_is_resumed(halted, short, dataset, damage):
+    damage(halted / "phase_01.safetensors")
+    with pytest.raises(UsageError, match="phase_01") as raised:
+        perform(short, dataset, out=halted, device="cpu", resume=True)
+    assert "\n" not in str(raised.value)
+
+
+# ---- Comparing --------------------------------------------------------------------------------
+
+
+def made_up(method="lucir", preset="glyphs-b50-5", seed=0, average=60.0, nme=50.0, **changes):
+    """A run's results without the training: two phases of two classes."""
+    config = runs.make_preset(preset, method=method, seed=seed, **changes)
+    summary = {"cnn": average, "nme": nme}
+    return Run(
+        {
+            "preset": preset, "method": method, "seed": seed, "config": config.to_dict(),
+            "bounds": [0, 2, 4], "phases": [{"old_to_new": None}, {"old_to_new": average / 4}],
+            "average_incremental_accuracy": summary, "last_accuracy": {"cnn": average - 10,
+            "nme": nme}, "forgetting": {"cnn": 12.0, "nme": nme},
+        },
+        {"weight_norms": np.array([[1.0, 1.0, np.nan, np.nan], [1.0, 3.0, 4.0, 5.0]])},
+    )  # fmt: skip
+
+
+def test_compare_gives_mean_and_standard_deviation_over_seeds():
+    averages = [60.0, 63.5, 58.25]
+    rows = runs.compare(
+        made_up(seed=s, average=a) for s, a in zip((2, 0, 1), averages, strict=True)
+    )
+    (row,) = rows
+    assert (row["preset"], row["label"], row["seeds"]) == ("glyphs-b50-5", "lucir", [0, 1, 2])
+    assert row["average (CNN)"] == pytest.approx((np.mean(averages), np.std(averages, ddof=1)))
+    old_to_new = np.array(averages) / 4
+    expected = (old_to_new.mean(), old_to_new.std(ddof=1))
+    assert row["old taken for new"] == pytest.approx(expected)
+    assert row["last (CNN)"][0] == pytest.approx(np.mean(averages) - 10)
+    assert row["forgetting (CNN)"] == (12, 0)
+
+
+def test_compare_groups_by_preset_method_and_settings():
+    found = [
+        made_up(seed=0), made_up(seed=1), made_up("icarl"), made_up(seed=0, lambda_base=2.0),
+        made_up(preset="cifar100-b50-5"), made_up(seed=3, workers=0),
+    ]  # fmt: skip
+    rows = {(row["preset"], row["label"]): row["seeds"] for row in runs.compare(found)}
+    assert rows == {
+        ("glyphs-b50-5", "lucir"): [0, 1, 3],
+        ("glyphs-b50-5", "icarl"): [0],
+        ("glyphs-b50-5", "lucir lambda_base=2.0"): [0],
+        ("cifar100-b50-5", "lucir"): [0],
+    }
+
+
+def test_one_run_has_no_spread_and_a_missing_figure_stays_missing():
+    (row,) = runs.compare([made_up(nme=None)])
+    assert row["average (CNN)"] == (60, 0)
+    assert row["average (NME)"] is None and row["last (NME)"] is None
+
+
+def test_the_norm_gap_is_how_much_longer_the_newest_embeddings_are():
+    assert runs.norm_gap(made_up()) == pytest.approx(100 * (4.5 / 2 - 1))
+    base_only = made_up()
+    base_only["phases"] = base_only["phases"][:1]
+    assert runs.norm_gap(base_only) is None
+
+
+def test_a_run_of_an_unknown_preset_is_called_by_its_method(done):
+    run, _ = done
+    assert runs.label(run) == "lucir"
+
+
+def test_runs_are_found_below_folders_in_order_of_their_names(done, tmp_path):
+    _, folder = done
+    for name in ("b/2", "b/1", "a"):
+        shutil.copytree(folder, tmp_path / "bank" / name)
+    found = [run.path.relative_to(tmp_path / "bank") for run in runs.find([tmp_path / "bank"])]
+    assert [str(path) for path in found] == ["a", "b/1", "b/2"]
+    assert len(list(runs.load_bank(tmp_path / "bank"))) == 3
+
+
+def test_forgetting_of_a_run_that_has_only_begun_is_zero(halted, short, dataset, tmp_path):
+    out = tmp_path / "begun"
+    with pytest.raises(Stopped):
+        perform(short, dataset, out=out, device="cpu", watch=stop_before(1))
+    assert runs.load(out)["forgetting"] == {"cnn": 0, "nme": 0}
+    middle = runs.load(halted)
+    matrix = middle.accuracy_matrix()
+    assert matrix.shape == (2, 2)
+    assert middle["forgetting"]["cnn"] == pytest.approx(metrics.forgetting(matrix))
