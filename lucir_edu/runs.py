@@ -32,8 +32,8 @@ class Run(dict):
     """A run's results: a mapping like ``results.json``, with ``arrays`` and ``path`` beside.
 
     Arrays, P phases and C classes, in the order in which classes come: ``confusion_cnn`` and
-    ``confusion_nme`` (P, C, C), counts, row the true class; ``weight_norms``, ``biases`` and
-    ``mean_logits`` (P, C), NaN where a class was not yet seen or a head has none.
+    ``confusion_nme`` (P, C, C), counts, row the true class; ``weight_norms``, ``biases``,
+    ``mean_logits`` and ``logit_sds`` (P, C), NaN where a class was not yet seen.
     """
 
     def __init__(

@@ -90,7 +90,7 @@ class Measurement:
     exemplars: int  # images in memory, after the phase
     seconds: float
     # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; weight_norms, biases,
-    # mean_logits (C,)
+    # mean_logits and logit_sds (C,), the last two over all test images
     arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
 
@@ -125,14 +125,14 @@ def train(
         :class:`EpochEnd`, then :class:`PhaseEnd`. The model in an event is the one that learns:
         read it before the next event, and leave it in the mode it was in.
     """
-    lesson = Lesson(config, dataset, hardware.pick_device(device))
+    learner = Learner(config, dataset, hardware.pick_device(device))
     if start is not None:
-        yield lesson.resume(start)
-    for phase in lesson.stream.phases[0 if start is None else start.phase + 1 :]:
-        yield from lesson.learn(phase)
+        yield learner.resume(start)
+    for phase in learner.stream.phases[0 if start is None else start.phase + 1 :]:
+        yield from learner.learn(phase)
 
 
-class Lesson:
+class Learner:
     """A network, its memory and its data, on their way through the phases."""
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
@@ -325,6 +325,7 @@ class Lesson:
             "confusion_cnn": metrics.confusion_matrix(cnn, targets, seen),
             "weight_norms": norms,
             "mean_logits": output.logits.mean(dim=0).cpu().numpy(),
+            "logit_sds": output.logits.std(dim=0, correction=0).cpu().numpy(),
         }
         if nme is not None:
             arrays["confusion_nme"] = metrics.confusion_matrix(nme, targets, seen)

@@ -30,10 +30,10 @@ def trained(make_config, dataset):
 
 
 def test_every_figure_is_a_picture_with_a_description(trained, make_config, dataset):
-    lesson = stream.make(make_config(), dataset)
+    learner = stream.make(make_config(), dataset)
     for described in (
         plots.samples(load(preset())),
-        plots.images_per_class(lesson, 1, 3),
+        plots.images_per_class(learner, 1, 3),
         plots.accuracy(trained),
         plots.by_group(trained["replay"], ["Latin", "Greek", "Cyrillic"]),
         *(plots.head(run, phase) for run in trained.values() for phase in (0, -1)),

@@ -118,7 +118,7 @@ def test_the_summaries_follow_from_the_phases(done):
 
 def test_arrays_have_a_row_per_phase_with_nothing_for_classes_to_come(done):
     run, _ = done
-    for name in ("weight_norms", "mean_logits"):
+    for name in ("weight_norms", "mean_logits", "logit_sds"):
         values = run.arrays[name]
         assert values.shape == (3, 12)
         assert [int(np.isfinite(row).sum()) for row in values] == [6, 9, 12]

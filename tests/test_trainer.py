@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lucir_edu import losses, memory, trainer
 from lucir_edu.config import Config
 from lucir_edu.model import CosineHead, IncrementalModel, LinearHead, Output, imprint
-from lucir_edu.trainer import EpochEnd, Lesson, PhaseEnd, PhaseStart, State, StepEnd, train
+from lucir_edu.trainer import EpochEnd, Learner, PhaseEnd, PhaseStart, State, StepEnd, train
 
 CPU = torch.device("cpu")
 COMBINATIONS = list(itertools.product([False, True], repeat=3))
@@ -46,10 +46,10 @@ def same(weights, others):
     )
 
 
-def lesson_after_base(config, dataset):
-    lesson = Lesson(config, dataset, CPU)
-    list(lesson.learn(lesson.stream.phases[0]))
-    return lesson
+def learner_after_base(config, dataset):
+    learner = Learner(config, dataset, CPU)
+    list(learner.learn(learner.stream.phases[0]))
+    return learner
 
 
 @pytest.fixture
@@ -227,18 +227,18 @@ def test_training_steps_equal_the_equations_written_out(make_config, dataset, mo
         train_per_class=None,
     )  # fmt: skip
     torch.manual_seed(0)
-    lesson = Lesson(config, dataset, CPU)
+    learner = Learner(config, dataset, CPU)
     head = (CosineHead if config.cosine else LinearHead)(5, 3)
     backbone = nn.Sequential(Double(), nn.Linear(192, 5))
-    lesson.net = net = IncrementalModel(backbone, head).double()
+    learner.net = net = IncrementalModel(backbone, head).double()
     if config.cosine:
         head.eta.data.fill_(3.0)
     teacher = net.teacher()
     for parameter in teacher.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    phase = lesson.stream.phases[1]
-    lesson.grow(phase)
-    start, labels = copied(net), lesson.train_images.labels
+    phase = learner.stream.phases[1]
+    learner.grow(phase)
+    start, labels = copied(net), learner.train_images.labels
     old, new = (labels < 3).nonzero()[:9, 0], phase.train[:15]
 
     batches, objective = [], trainer.objective
@@ -249,7 +249,7 @@ def test_training_steps_equal_the_equations_written_out(make_config, dataset, mo
         return objective(config, output, targets, *rest)
 
     monkeypatch.setattr(trainer, "objective", spy)
-    list(lesson.fit(phase, torch.cat([new, old]), teacher))
+    list(learner.fit(phase, torch.cat([new, old]), teacher))
     assert len(batches) == 3
     assert all(any(y < 3 for y in targets) for _, targets in batches)
 
@@ -328,12 +328,12 @@ def test_a_later_phase_leaves_frozen_old_embeddings_as_they_are(
     make_config, dataset, cosine, frozen
 ):
     config = make_config(cosine=cosine, freeze_old_embeddings=frozen)
-    lesson = lesson_after_base(config, dataset)
-    events = lesson.learn(lesson.stream.phases[1])
+    learner = learner_after_base(config, dataset)
+    events = learner.learn(learner.stream.phases[1])
     next(events)  # the head has grown
-    before = copied(lesson.net)
+    before = copied(learner.net)
     list(events)
-    after = lesson.net.state_dict()
+    after = learner.net.state_dict()
     old = {"head.old_weight"} | (set() if cosine else {"head.old_bias"})
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == set(after) - (old if frozen else set())
@@ -356,13 +356,13 @@ def test_the_teacher_is_the_previous_network_and_never_changes(config, dataset, 
 
 
 def test_the_teacher_sees_the_same_images_in_evaluation_mode(config, dataset, teachers, steps):
-    lesson = lesson_after_base(config, dataset)
+    learner = learner_after_base(config, dataset)
     images = []
-    lesson.net.backbone.register_forward_pre_hook(
+    learner.net.backbone.register_forward_pre_hook(
         lambda module, x: images.append(x[0]) if module.training else None
     )
     del steps[:]
-    list(lesson.learn(lesson.stream.phases[1]))
+    list(learner.learn(learner.stream.phases[1]))
     (teacher, _) = teachers[0]
     assert len(images) == len(steps) == 6
     for x, (output, targets, old, _) in zip(images, steps, strict=True):
@@ -387,57 +387,57 @@ def test_logits_never_have_future_classes(make_config, dataset, steps, cosine):
 
 @pytest.mark.parametrize("cosine", [True, False])
 def test_old_classes_logits_are_the_same_before_and_after_growing(make_config, dataset, cosine):
-    lesson = lesson_after_base(make_config(cosine=cosine), dataset)
-    phase = lesson.stream.phases[0]
-    before, _ = lesson.predict(lesson.test_images, phase.test)
-    lesson.grow(lesson.stream.phases[1])
-    after, _ = lesson.predict(lesson.test_images, phase.test)
+    learner = learner_after_base(make_config(cosine=cosine), dataset)
+    phase = learner.stream.phases[0]
+    before, _ = learner.predict(learner.test_images, phase.test)
+    learner.grow(learner.stream.phases[1])
+    after, _ = learner.predict(learner.test_images, phase.test)
     assert torch.equal(after.logits[:, :6], before.logits)
 
 
 def test_new_embeddings_are_imprinted_from_plain_images_by_the_network_in_evaluation(
     make_config, dataset
 ):
-    lesson = lesson_after_base(make_config(crop_padding=2, flip=True), dataset)
-    phase, data, net = lesson.stream.phases[1], lesson.stream.dataset, copy.deepcopy(lesson.net)
+    learner = learner_after_base(make_config(crop_padding=2, flip=True), dataset)
+    phase, data, net = learner.stream.phases[1], learner.stream.dataset, copy.deepcopy(learner.net)
     pixels = data.train.images[phase.train] / 255
     mean, std = (torch.tensor(v)[:, None, None] for v in (data.mean, data.std))
     with torch.no_grad():
         features = net.eval()((pixels - mean) / std).features
     labels = data.train.labels[phase.train] - 6
     expected = imprint(features, labels, 3, net.head.weight)
-    before = copied(lesson.net)
-    lesson.grow(phase)
-    torch.testing.assert_close(lesson.net.head.new_weight.detach(), expected)
-    after = lesson.net.state_dict()
+    before = copied(learner.net)
+    learner.grow(phase)
+    torch.testing.assert_close(learner.net.head.new_weight.detach(), expected)
+    after = learner.net.state_dict()
     assert same(*({k: v for k, v in w.items() if "backbone" in k} for w in (before, after)))
 
 
 def test_without_imprint_new_embeddings_are_random(make_config, dataset):
     lengths = []
     for switch in (True, False):
-        lesson = lesson_after_base(make_config(imprint=switch), dataset)
-        old = lesson.net.head.weight.norm(dim=1).mean().item()
-        lesson.grow(lesson.stream.phases[1])
-        lengths.append([x / old for x in lesson.net.head.new_weight.norm(dim=1).tolist()])
+        learner = learner_after_base(make_config(imprint=switch), dataset)
+        old = learner.net.head.weight.norm(dim=1).mean().item()
+        learner.grow(learner.stream.phases[1])
+        lengths.append([x / old for x in learner.net.head.new_weight.norm(dim=1).tolist()])
     assert lengths[0] == pytest.approx([1, 1, 1])
     assert lengths[1] != pytest.approx([1, 1, 1], abs=0.01)
 
 
 def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, dataset, steps):
     config = make_config(balanced_finetune=True, balanced_epochs=4)
-    lesson = Lesson(config, dataset, CPU)
-    base = list(lesson.learn(lesson.stream.phases[0]))
+    learner = Learner(config, dataset, CPU)
+    base = list(learner.learn(learner.stream.phases[0]))
     assert [e.epoch for e in base if isinstance(e, EpochEnd)] == [1, 2]  # none in the base phase
-    events = lesson.learn(lesson.stream.phases[1])
+    events = learner.learn(learner.stream.phases[1])
     epochs = []
     while len(epochs) < 2:
         event = next(events)
         epochs += [event] if isinstance(event, EpochEnd) else []
-    before = copied(lesson.net)
+    before = copied(learner.net)
     del steps[:]
     epochs = [event for event in events if isinstance(event, EpochEnd)]
-    after = lesson.net.state_dict()
+    after = learner.net.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {"head.old_weight", "head.new_weight"}
     assert [e.learning_rate for e in epochs] == pytest.approx([0.01, 0.01, 0.001, 0.001])
@@ -447,11 +447,11 @@ def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, datase
 
 def test_balanced_finetune_leaves_the_next_phase_frozen_as_ever(make_config, dataset):
     config = make_config(balanced_finetune=True, balanced_epochs=1)
-    lesson = lesson_after_base(config, dataset)
-    list(lesson.learn(lesson.stream.phases[1]))
-    events = lesson.learn(lesson.stream.phases[2])
+    learner = learner_after_base(config, dataset)
+    list(learner.learn(learner.stream.phases[1]))
+    events = learner.learn(learner.stream.phases[2])
     next(events)
-    assert not lesson.net.head.old_weight.requires_grad
+    assert not learner.net.head.old_weight.requires_grad
 
 
 # ---- Learning rate ----------------------------------------------------------------------------
@@ -592,7 +592,10 @@ def test_a_phase_is_judged_on_the_pooled_test_images_of_all_classes_seen(
         norms = event.model.head.weight.norm(dim=1).detach()
         assert m.arrays["weight_norms"] == pytest.approx(norms.numpy())
         assert m.weight_norm_new == pytest.approx(norms[num_old:].mean().item())
-        assert m.arrays["mean_logits"].shape == (seen,)
+        event.model.eval()
+        logits = event.model(images).logits.detach().double().numpy()
+        assert m.arrays["mean_logits"] == pytest.approx(logits.mean(axis=0), abs=1e-5)
+        assert m.arrays["logit_sds"] == pytest.approx(logits.std(axis=0), abs=1e-5)
         assert m.eta == (event.model.head.eta.item() if cosine else None)
         assert ("biases" in m.arrays) == (not cosine)
         if num_old:
@@ -642,12 +645,12 @@ def test_nme_takes_the_nearest_mean_of_the_exemplars_and_of_their_mirror_images(
 
 
 def test_judging_leaves_the_network_as_it_was(config, dataset):
-    lesson = lesson_after_base(config, dataset)
+    learner = learner_after_base(config, dataset)
     for mode in (True, False):
-        lesson.net.train(mode)
-        before = copied(lesson.net)
-        lesson.measure(lesson.stream.phases[0], 0.0)
-        assert lesson.net.training is mode and same(copied(lesson.net), before)
+        learner.net.train(mode)
+        before = copied(learner.net)
+        learner.measure(learner.stream.phases[0], 0.0)
+        assert learner.net.training is mode and same(copied(learner.net), before)
 
 
 # ---- Memory -----------------------------------------------------------------------------------

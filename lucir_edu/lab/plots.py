@@ -156,7 +156,7 @@ def by_group(run: Run, names: Sequence[str]) -> Described:
 
 
 def head(run: Run, phase: int = -1) -> Described:
-    """Norm, bias and mean logit of every class, old and new told apart."""
+    """Norm, bias, and mean and spread of the logit of every class, old and new told apart."""
     phase = range(len(run["phases"]))[phase]
     num_old = run["bounds"][phase]
     parts = [
@@ -164,11 +164,12 @@ def head(run: Run, phase: int = -1) -> Described:
         for title, key in (
             ("length of the class embedding", "weight_norms"),
             ("bias", "biases"),
-            ("mean logit over test images", "mean_logits"),
+            ("mean of the logit over test images", "mean_logits"),
+            ("spread (standard deviation) of the logit over test images", "logit_sds"),
         )
         if key in run.arrays
     ]
-    figure = Figure(figsize=(9, 2.1 * len(parts)), layout="constrained")
+    figure = Figure(figsize=(9, 1.8 * len(parts)), layout="constrained")
     grid = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))
     words = []
     for axes, (title, key) in zip(grid, parts, strict=True):

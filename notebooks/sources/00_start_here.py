@@ -41,9 +41,9 @@ plots.show(plots.samples(data))
 # brings ten *new* classes. Classes from earlier phases are *old*.
 
 # %% tags=["nbval-check-output"]
-lesson = stream.make(settings, data)
+plan = stream.make(settings, data)
 print("phase  old  new  training images  test images")
-for phase in lesson.phases:
+for phase in plan.phases:
     numbers = (phase.number, phase.num_old, phase.num_new, len(phase.train), len(phase.test))
     print("{:5d} {:4d} {:4d} {:16d} {:12d}".format(*numbers))
 
