@@ -41,9 +41,19 @@ def execute(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            if WIDGET in output.get("data", {}):
-                output["data"] = {"text/plain": PLACEHOLDER}
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_progress(output)]
+            for output in cell.outputs:
+                if WIDGET in output.get("data", {}):
+                    output["data"] = {"text/plain": PLACEHOLDER}
+
+
+def is_progress(output: nbformat.NotebookNode) -> bool:
+    """Whether it is nothing but a progress bar's trace; warnings and errors stay."""
+    if output.output_type != "stream" or output.name != "stderr":
+        return False
+    parts = [part.strip() for part in output.text.replace("\n", "\r").split("\r")]
+    return all(not part or part.startswith("phase ") for part in parts)
 
 
 def essence(notebook: nbformat.NotebookNode) -> list[tuple]:
