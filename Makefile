@@ -4,8 +4,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ready := .venv/ready
-jupyter := $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.news_url=None \
-  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+settings := .venv/share/jupyter/lab/settings/overrides.json
+no_news := {"@jupyterlab/apputils-extension:notification": \
+  {"checkForUpdates": false, "fetchNews": "false"}}
+jupyter := $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1
 ifeq ($(shell id -u),0)
 jupyter += --allow-root
 endif
@@ -40,4 +42,5 @@ $(ready): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[lab,test]"
+	@mkdir -p $(dir $(settings)) && echo '$(no_news)' > $(settings)
 	@touch $@

@@ -15,7 +15,15 @@ from lucir_edu.datasets import Dataset
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.plots import BLACK, BLUE, GREEN, NEW, OLD, ORANGE, PINK
 from lucir_edu.model import IncrementalModel
-from lucir_edu.trainer import EpochEnd, Event, PhaseEnd, PhaseStart, State, StepEnd
+from lucir_edu.trainer import (
+    EpochEnd,
+    Event,
+    Measurement,
+    PhaseEnd,
+    PhaseStart,
+    State,
+    StepEnd,
+)
 
 SWITCHES = {
     "cosine": "cosine normalization",
@@ -154,8 +162,7 @@ class TrainingPanel(widgets.VBox):
             self._draw_curves()
         elif isinstance(event, PhaseEnd):
             self._measurements.append(event.measurement)
-            shown.norms = event.measurement.arrays["weight_norms"]
-            shown.num_old = self.stream.phases[event.measurement.phase].num_old
+            self._show_embeddings(event.measurement)
             if not shown.accuracies["all seen"]:
                 shown.phase = event.measurement.phase
                 shown.add_accuracies(1.0, self._probe, event.model)
@@ -163,10 +170,16 @@ class TrainingPanel(widgets.VBox):
             self._draw_curves()
             self._draw_table()
 
+    def _show_embeddings(self, measurement: Measurement) -> None:
+        self._shown.norms = measurement.arrays["weight_norms"]
+        self._shown.num_old = self.stream.phases[measurement.phase].num_old
+
     def _on_finish(self, how: str) -> None:
         self._set_running(False)
         if self._name in self.runs:
             self.runs[self._name].curves = self._shown
+            self._show_embeddings(self._measurements[-1])  # not those of a phase half learnt
+            self._draw_curves()
         done = max(0, len(self._measurements) - 1)
         if how == "done":
             self.status.value = f"done: {self._name}"

@@ -14,8 +14,6 @@
 # Run the cells one by one with Shift+Enter.
 
 # %%
-import dataclasses
-
 from lucir_edu import config, datasets, metrics, runs, stream
 from lucir_edu.lab import plots
 from lucir_edu.lab.panels import TrainingPanel
@@ -158,9 +156,8 @@ first = {run["method"]: run for run in bank if run["seed"] == 0}
 plots.show(plots.accuracy({name: first[name] for name in ("finetune", "replay", "lucir")}))
 
 # %%
-start = dataclasses.replace(config.preset("glyphs-b50-5"), cosine=False, less_forget=False)
-start = dataclasses.replace(start, margin_ranking=False)
-panel = TrainingPanel(start, data, bases=runs.load_bases("glyphs-b50-5"))
+replay = config.preset("glyphs-b50-5", method="replay")  # exemplars alone
+panel = TrainingPanel(replay, data, bases=runs.load_bases("glyphs-b50-5"))
 panel
 
 # %% [markdown]

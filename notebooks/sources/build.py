@@ -7,6 +7,7 @@ have drifted apart.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import jupytext
@@ -42,10 +43,22 @@ def execute(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not is_progress(output)]
+            cell.outputs = merged(o for o in cell.outputs if not is_progress(o))
             for output in cell.outputs:
                 if WIDGET in output.get("data", {}):
                     output["data"] = {"text/plain": PLACEHOLDER}
+
+
+def merged(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """What was printed in pieces, in one piece."""
+    kept: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        stream = output.output_type == "stream"
+        if stream and kept and kept[-1].get("name") == output.name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def is_progress(output: nbformat.NotebookNode) -> bool:

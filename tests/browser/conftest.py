@@ -47,8 +47,6 @@ def lab(tmp_path_factory):
             *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={work}"),
             f"--LabApp.user_settings_dir={home / 'settings'}",
             "--LabApp.expose_app_in_browser=True",
-            "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ],
         env=os.environ | folders | {"IPYTHONDIR": str(home / "ipython")},
         stderr=subprocess.PIPE,

@@ -47,6 +47,8 @@ def picture(page, name):
     folder = os.environ.get("SCREENSHOTS")
     if folder:
         page.screenshot(path=Path(folder) / f"{name}.png")
+        panel = page.locator(".jp-OutputArea-child", has=page.locator(".js-plotly-plot"))
+        panel.screenshot(path=Path(folder) / f"{name}-panel.png")
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -101,6 +103,7 @@ def test_panel_toggles_trains_streams_and_stops(page, lab, name):
     still = curve_points(page)
     page.wait_for_timeout(1_000)
     assert curve_points(page) == still, "it goes on after Stop"
+    assert len(embedding_lengths(page)) == 60
     expect(page.locator("td", has_text="lucir, 3 exemplars")).to_be_visible()
     picture(page, f"{name}-3-stopped")
 
