@@ -303,10 +303,8 @@ class Learner:
         indices = self.memory.indices
         if not len(indices):
             return None
-        features, labels = self.embed(indices)
-        features = losses.unit(features)
-        if self.config.flip:
-            features = features + losses.unit(self.embed(indices, flip=True)[0])
+        views = [self.embed(indices, flip) for flip in (False, True)[: 1 + self.config.flip]]
+        features, labels = (torch.cat(parts) for parts in zip(*views, strict=True))
         return memory.class_means(features, labels, num_classes)
 
     def measure(self, phase: Phase, began: float) -> Measurement:

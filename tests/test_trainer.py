@@ -632,9 +632,7 @@ def test_nme_takes_the_nearest_mean_of_the_exemplars_and_of_their_mirror_images(
             images = normalised(data, data.train.images[indices])
             views = [images, images.flip(3)] if flip else [images]
             units = [losses.unit(features_and_predictions(event.model, x)[0]) for x in views]
-            # The mean of both views of an image is made a unit vector before the class's mean
-            each = losses.unit(sum(units))
-            means.append(losses.unit(each.mean(dim=0)))
+            means.append(losses.unit(torch.cat(units).mean(dim=0)))
         kept = data.test.labels < seen
         images = normalised(data, data.test.images[kept])
         features, _ = features_and_predictions(event.model, images)
