@@ -64,7 +64,7 @@ class Head(nn.Module):
 
 
 class LinearHead(Head):
-    r"""The usual head: logits are :math:`\theta_i^T f(x) + b_i` (Eq. 2)."""
+    r"""The usual head: logits are :math:`\theta_i^T f(x) + b_i`."""
 
     def __init__(self, feature_dim: int, num_classes: int) -> None:
         super().__init__(feature_dim, num_classes)

@@ -10,7 +10,8 @@
 #
 # **Time:** 30 minutes, of which the machine computes one. **You need:** `00_start_here`.
 #
-# **In the paper:** Section 1 and Figure 1, and the figure of weights and biases per class.
+# **In the paper:** the introduction with Figure 1 (the adverse effects of imbalance), and Figure 3
+# (embeddings and biases of old and new classes).
 
 # %%
 import dataclasses
@@ -52,7 +53,8 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 #
 # ## Predict
 #
-# The linear head computes a **logit** for each class $i$ (Eq. 2 of the paper, before the softmax):
+# The linear head computes a **logit** for each class $i$, and the softmax turns logits into
+# probabilities:
 #
 # $$z_i = \theta_i^\top f(x) + b_i$$
 #
@@ -226,8 +228,16 @@ assert nme[0] > cnn[0] + 5
 #
 # ## Try it
 #
-# Switch a component on, train, and watch the right-hand plot: the lengths of the embeddings.
-# Before a setting is trained, it shows the base phase.
+# The panel trains any combination of the three components for real. This is what all three together
+# leave behind (recorded; LUCIR's head has no biases):
+
+# %%
+lucir = next(run for run in bank if run["method"] == "lucir")
+plots.show(plots.head(lucir))
+
+# %% [markdown]
+# Switch a component on, train, and watch the right-hand plot: the lengths of the embeddings. Before
+# a setting is trained, it shows the base phase.
 
 # %%
 panel = TrainingPanel(settings, data, bases=bases)
@@ -235,8 +245,8 @@ panel
 
 # %% [markdown]
 # 1. Train with everything off and 3 exemplars; then with 20. Which of the three plots changes?
-# 2. Switch *cosine normalization* on. The lengths of the embeddings are more uneven than ever, and
-#    yet fewer old images are taken for new ones. How can that be? (`02` has the answer.)
+# 2. Switch *cosine normalization* on. The lengths of the embeddings are as uneven as before, and yet
+#    fewer old images are taken for new ones. How can that be? (`02` has the answer.)
 # 3. *Less-forget* with the linear head: does it help against the confusion?
 #
 # ## What you have learnt
