@@ -199,7 +199,13 @@ def _sweep(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from lucir_edu import runs
 
-    found = list(runs.find(options.folders))
+    every = list(runs.find(options.folders))
+    found = [run for run in every if run.complete]
+    for run in every:
+        if not run.complete:
+            print(f"left out, for it is not complete: {run.path}", file=sys.stderr)
+    if not found:
+        raise UsageError("none of the runs is complete; go on with one by lucir-edu run --resume")
     _print_table(runs.compare(found))
     if options.html:
         from lucir_edu.lab import report

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,22 @@ def test_sweep_does_the_grid_and_goes_on_and_report_compares(tmp_path):
         assert f"{mean:.2f} ± " in " ".join(report.stdout.split())
     assert page.count("<img alt=") == 5  # accuracies; head and confusion of both
     assert 'src="http' not in page and "href=" not in page, "asks for other files"
+
+
+def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys):
+    folder, _ = finished
+    shutil.copytree(folder / "run", tmp_path / "whole")
+    half = runs.load(folder / "run")  # its average stays that of the whole
+    half["phases"] = half["phases"][:3]
+    half.arrays = {name: values[:3] for name, values in half.arrays.items()}
+    runs.save(half, tmp_path / "half")
+    assert cli.main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "not complete" in printed.err and "half" in printed.err
+    mean = half["average_incremental_accuracy"]["cnn"]
+    assert f"1  {mean:9.2f} ± " in printed.out, "one seed, that of the whole run"
+    assert cli.main(["report", str(tmp_path / "half")]) == 2
+    assert "none of the runs is complete" in capsys.readouterr().err
 
 
 def test_data_tells_what_is_there(tmp_path):

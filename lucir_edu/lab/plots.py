@@ -115,7 +115,7 @@ def images_per_class(stream: Stream, phase: int, exemplars: int) -> Described:
 
 def accuracy(runs: Mapping[str, Run], kind: str = "cnn") -> Described:
     """Accuracy over the classes seen so far, after each phase; a curve per run."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     words = []
     for (name, run), (colour, line, marker) in zip(runs.items(), _cycle(LINES), strict=False):
@@ -126,7 +126,7 @@ def accuracy(runs: Mapping[str, Run], kind: str = "cnn") -> Described:
     axes.set(xlabel="classes seen", ylabel="accuracy on all of them (%)", ylim=(0, 100))
     axes.set_xticks(sorted({p["classes_seen"] for run in runs.values() for p in run["phases"]}))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure, f"Accuracy over the classes seen ({kind.upper()}): {'; '.join(words)}."
 
 

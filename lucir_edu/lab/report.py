@@ -16,6 +16,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0 }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #8886 }
 th:first-child, td:first-child { text-align: left }
+td { white-space: nowrap; font-size: .95rem }
 figure { margin: 1.5rem 0 } img { max-width: 100%; background: white }
 figcaption { font-size: .9rem; opacity: .8 }
 @media (prefers-color-scheme: dark) { body { background: #1b1b1b; color: #e6e6e6 } }

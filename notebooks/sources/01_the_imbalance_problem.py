@@ -245,8 +245,8 @@ panel
 
 # %% [markdown]
 # 1. Train with everything off and 3 exemplars; then with 20. Which of the three plots changes?
-# 2. Switch *cosine normalization* on. The lengths of the embeddings are as uneven as before, and yet
-#    fewer old images are taken for new ones. How can that be? (`02` has the answer.)
+# 2. Switch *cosine normalization* on. The lengths of the embeddings are uneven still, and yet fewer
+#    old images are taken for new ones. How can that be? (`02` has the answer.)
 # 3. *Less-forget* with the linear head: does it help against the confusion?
 #
 # ## What you have learnt
