@@ -380,8 +380,8 @@ MUTANTS = [
     Mutant(
         "class means without the mirrored views",
         "trainer.py",
-        "self.embed(indices, flip=True)",
-        "self.embed(indices)",
+        "(False, True)[: 1 + self.config.flip]",
+        "(False,)",
         "test_trainer.py",
         "nme",
     ),

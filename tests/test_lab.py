@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,7 +91,9 @@ def test_report_escapes_names_and_asks_for_no_other_file(trained, tmp_path):
 
 
 def in_a_loop(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    """Run it on a loop of its own, in a thread: the browser tests keep one running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, asyncio.wait_for(coroutine, 60)).result()
 
 
 async def until(condition):

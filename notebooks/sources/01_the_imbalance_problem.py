@@ -16,6 +16,8 @@
 # %%
 import dataclasses
 
+import torch
+
 from lucir_edu import config, datasets, runs, stream, trainer
 from lucir_edu.lab import plots
 from lucir_edu.lab.panels import TrainingPanel
@@ -60,8 +62,15 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 #
 # with the feature $f(x)$, the class embedding $\theta_i$ and the bias $b_i$. Each time class $i$ is
 # *not* the answer, the gradient of cross-entropy pushes $b_i$ down, and pushes $\theta_i$ away from
-# $f(x)$; each time it is the answer, up and towards.
-#
+# $f(x)$; each time it is the answer, up and towards. In numbers, for three classes, where the last
+# is the answer and the first has the highest logit:
+
+# %% tags=["nbval-check-output"]
+logits = torch.tensor([2.0, 0.0, 0.0], requires_grad=True)
+torch.nn.functional.cross_entropy(logits, torch.tensor(2)).backward()
+print("push on the biases:", ", ".join(f"{-push:+.2f}" for push in logits.grad))
+
+# %% [markdown]
 # **After five phases, will the newest classes' embeddings be longer or shorter than the base
 # classes', and by how much?** And their biases?
 
