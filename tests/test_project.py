@@ -147,15 +147,16 @@ def test_recorded_runs_say_where_they_come_from():
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])
 def test_base_networks_are_those_of_the_recorded_runs(head):
-    """Judged anew, a base network gives the accuracies that the bank has for it."""
+    """Judged anew, a base network gives the accuracies that the bank has for it, to a point:
+    another processor or precision reads some images otherwise."""
     method = {"linear": "replay", "cosine": "lucir"}[head]
     settings = config.preset(method=method)
     state = runs.load_bases("glyphs-b50-5")[head]
     data = load(settings)
     end = next(trainer.train(settings, data, start=state)).measurement
     (recorded,) = [run for run in BANK if run["method"] == method and run["seed"] == 0]
-    assert end.cnn == pytest.approx(recorded["phases"][0]["cnn"], abs=0.5)
-    assert end.nme == pytest.approx(recorded["phases"][0]["nme"], abs=0.5)
+    assert end.cnn == pytest.approx(recorded["phases"][0]["cnn"], abs=1)
+    assert end.nme == pytest.approx(recorded["phases"][0]["nme"], abs=1)
     assert stream.make(settings, data).bounds == recorded["bounds"]
 
 
