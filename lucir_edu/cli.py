@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from lucir_edu import config as configs
-from lucir_edu.config import METHODS, PRESETS, UsageError, parse, preset
+from lucir_edu.config import DEVICES, METHODS, PRESETS, UsageError, parse, preset
 
-# torch takes seconds to import; a mistake in the arguments should not wait for it.
-DEVICES = ("auto", "cpu", "cuda", "mps")
+# What needs torch is imported where it is used: a mistake in the arguments should not wait seconds.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -133,7 +132,11 @@ def _run(options: argparse.Namespace) -> int:
                 device=options.device, watch=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
-        return _stopped(out, "--resume")
+        kept = len(runs.load(out)["phases"]) if (out / runs.RESULTS).exists() else 0
+        what = f"{kept} finished phase{'s' * (kept != 1)} kept in {out}"
+        how = "go on with the same command" + " and --resume" * bool(kept)
+        print(f"\nlucir-edu: stopped; {what}; {how}", file=sys.stderr)
+        return 130
     average, final, lost = (
         run[key] for key in ("average_incremental_accuracy", "last_accuracy", "forgetting")
     )
@@ -145,17 +148,6 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{name:10s} {' '.join(shown)}")
     print(f"\n{options.preset}, {run['method']}, seed {config.seed}; results are in {out}")
     return 0
-
-
-def _stopped(out: Path, how: str) -> int:
-    from lucir_edu import runs
-
-    kept = len(runs.load(out)["phases"]) if (out / runs.RESULTS).exists() else 0
-    what = f"{kept} finished phase{'s' * (kept != 1)} kept in {out}; go on with the same command"
-    if kept:
-        what += f" and {how}"
-    print(f"\nlucir-edu: stopped; {what}", file=sys.stderr)
-    return 130
 
 
 def _sweep(options: argparse.Namespace) -> int:

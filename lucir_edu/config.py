@@ -129,6 +129,7 @@ class Config:
         return cls(**known)
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 CHOICES = {
     "dataset": ("glyphs", "cifar100", "folder"),
     "backbone": ("small", "resnet20", "resnet32", "resnet18"),

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lucir_edu.config import UsageError
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
+from lucir_edu.config import DEVICES, UsageError
 
 
 def pick_device(name: str = "auto") -> torch.device:

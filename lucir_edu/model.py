@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lucir_edu.config import Config
-from lucir_edu.losses import cosine_similarity_matrix, unit
+from lucir_edu.config import Config, UsageError
+from lucir_edu.losses import cosine_similarity_matrix
+from lucir_edu.memory import class_means
 
 
 class Output(NamedTuple):
@@ -131,8 +132,7 @@ def imprint(features: Tensor, labels: Tensor, num_new: int, old_weight: Tensor) 
     counts = torch.bincount(labels, minlength=num_new)
     if len(counts) != num_new or not counts.all():
         raise ValueError(f"labels must have all of 0..{num_new - 1} and no other")
-    sums = features.new_zeros(num_new, features.shape[1]).index_add_(0, labels, unit(features))
-    return unit(sums) * old_weight.norm(dim=1).mean()
+    return class_means(features, labels, num_new) * old_weight.norm(dim=1).mean()
 
 
 # ---- Backbones --------------------------------------------------------------------------------
@@ -196,6 +196,8 @@ def _initialise(network: nn.Module) -> None:
 
 
 def _large_resnet18(width: int, in_channels: int) -> nn.Module:
+    if in_channels != 3:
+        raise UsageError("backbone=resnet18 is for colour images; choose small or resnet32")
     from torchvision.models import resnet18  # here, for it takes seconds and glyphs need it not
 
     network = resnet18()

@@ -3,9 +3,6 @@
 In a ``with`` statement, the bar is gone when an error's message comes.
 """
 
-import sys
-from typing import TextIO
-
 from tqdm import tqdm
 
 from lucir_edu.trainer import Event, PhaseEnd, PhaseStart, StepEnd
@@ -15,12 +12,11 @@ class Progress:
     """One bar per phase; after each, a line of the table of results.
 
     Args:
-        table: whether to print the table's lines, to standard output.
-        stream: where the bars go; standard error by default.
+        table: whether to print the table's lines, to standard output; bars go to standard error.
     """
 
-    def __init__(self, table: bool = True, stream: TextIO | None = None) -> None:
-        self.table, self.stream = table, stream or sys.stderr
+    def __init__(self, table: bool = True) -> None:
+        self.table = table
         self._bar: tqdm | None = None
         self._headed = False
 
@@ -34,7 +30,6 @@ class Progress:
                 leave=False,
                 mininterval=0.2,
                 dynamic_ncols=True,
-                file=self.stream,
             )
         elif isinstance(event, StepEnd) and self._bar is not None:
             self._bar.total = max(self._bar.total, event.step)

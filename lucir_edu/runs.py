@@ -1,10 +1,8 @@
 """What a run leaves on disk: results.json, arrays.npz, and a checkpoint per phase."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from lucir_edu import hardware, metrics
 from lucir_edu.config import SWITCHES, Config, UsageError, method_of
 from lucir_edu.config import preset as make_preset
 from lucir_edu.datasets import Dataset
+from lucir_edu.files import whole
 from lucir_edu.stream import Stream
 from lucir_edu.stream import make as make_stream
 from lucir_edu.trainer import Event, Measurement, PhaseEnd, State, train
@@ -112,8 +111,8 @@ def _earlier(out: Path, config: Config, stream: Stream, resume: bool) -> Run | N
         raise UsageError(f"{out} is a file; choose another --out")
     if not (out / RESULTS).exists():
         try:
-            with _whole(out / ARRAYS, keep=False):
-                pass
+            out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=out).close()
         except OSError as error:
             raise UsageError(
                 f"cannot write to {out} ({error.strerror}); choose another --out"
@@ -164,7 +163,7 @@ def assemble(
             **about,
             "seed": config.seed,
             "config": config.to_dict(),
-            "bounds": stream.bounds[: len(stream.phases) + 1],
+            "bounds": stream.bounds,
             "class_order": stream.order,
             "classes": list(stream.dataset.classes),
             "data_fingerprint": stream.dataset.fingerprint,
@@ -191,10 +190,10 @@ def assemble(
 
 def save(run: Run, folder: Path) -> None:
     """Write results.json and arrays.npz, each whole or not at all."""
-    with _whole(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
+    with whole(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **run.arrays)
     text = json.dumps(run, indent=1, ensure_ascii=False, allow_nan=False)
-    with _whole(folder / RESULTS) as temporary:
+    with whole(folder / RESULTS) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -203,7 +202,7 @@ def save_state(event: PhaseEnd, folder: Path) -> None:
     tensors = {f"model.{k}": v.contiguous().cpu() for k, v in event.model.state_dict().items()}
     for label, indices in enumerate(event.memory.ranked):
         tensors[f"exemplars.{label:05d}"] = indices
-    with _whole(folder / _state_name(event.measurement.phase)) as temporary:
+    with whole(folder / _state_name(event.measurement.phase)) as temporary:
         save_file(tensors, temporary)
 
 
@@ -225,14 +224,10 @@ def load(folder: str | Path) -> Run:
         count = len(run["phases"])
         if any(len(values) != count for values in arrays.values()) or not run["bounds"]:
             raise ValueError("the files do not belong together")
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # JSON, zip, zlib and numpy each have their own
         reason = " ".join(str(error).split())[:120]
         raise UsageError(
             f"{folder} holds a damaged or foreign run ({reason}); remove it and run again"
-        ) from None
-    except Exception as error:  # zipfile and zlib have their own
-        raise UsageError(
-            f"{folder / ARRAYS} is damaged ({type(error).__name__}); remove {folder} and run again"
         ) from None
     return run
 
@@ -365,26 +360,6 @@ COMPARED = [
 
 def _state_name(phase: int) -> str:
     return f"phase_{phase:02d}.safetensors"
-
-
-@contextlib.contextmanager
-def _whole(path: Path, keep: bool = True) -> Iterator[Path]:
-    """A temporary file that takes the place of ``path`` when all went well; with ``keep`` false,
-    only a trial whether it could."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        if not keep:
-            return
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _pad(array: np.ndarray, total: int) -> np.ndarray:

@@ -249,7 +249,7 @@ MUTANTS = [
     ),
     Mutant(
         "imprinting averages raw features",
-        "model.py",
+        "memory.py",
         "index_add_(0, labels, unit(features))",
         "index_add_(0, labels, features)",
         "test_model.py",
@@ -258,8 +258,8 @@ MUTANTS = [
     Mutant(
         "imprinted embeddings have length one",
         "model.py",
-        "unit(sums) * old_weight.norm(dim=1).mean()",
-        "unit(sums)",
+        "class_means(features, labels, num_new) * old_weight.norm(dim=1).mean()",
+        "class_means(features, labels, num_new)",
         "test_model.py",
         "imprinting",
     ),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lucir_edu import model
+from lucir_edu.config import Config, UsageError
 from lucir_edu.model import CosineHead, IncrementalModel, LinearHead
 
 HEADS = [CosineHead, LinearHead]
@@ -332,3 +333,8 @@ def test_the_teacher_stays_in_evaluation_mode_inside_a_module_that_trains():
     parent.student(IMAGES), parent.teacher(IMAGES)
     assert all(torch.equal(v, before[k]) for k, v in parent.teacher.state_dict().items())
     assert parent.student.backbone[1].num_batches_tracked == 1
+
+
+def test_the_large_network_takes_colour_images_alone():
+    with pytest.raises(UsageError, match="resnet18 is for colour images"):
+        model.build(Config(backbone="resnet18"), 5, 1, seed=0)

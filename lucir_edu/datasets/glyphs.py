@@ -4,10 +4,9 @@ The story: an OCR service learns Latin letters and digits first, then a new alph
 phase. The faces are the DejaVu fonts that matplotlib installs.
 """
 
+import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lucir_edu.datasets.images import Dataset, TensorSplit
+from lucir_edu.files import whole
 
 ALPHABETS = {
     "Latin and digits": "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijnqrty0123456789",
@@ -47,19 +47,19 @@ SEED = 2019
 VERSION = 1  # to be raised whenever a change here changes the images
 
 
-def load(root: Path, seed: int = SEED) -> Dataset:
+def load(root: Path) -> Dataset:
     """Glyphs-100, from the cache under ``root`` or rendered and cached there.
 
-    The same seed and library versions give the same bytes; another FreeType or processor gives
+    The same library versions give the same bytes; another FreeType or processor gives
     nearly the same ones, which the fingerprint shows.
     """
     key = hashlib.sha256(
-        json.dumps([VERSION, seed, PIL.__version__, torch.__version__.split("+")[0]]).encode()
+        json.dumps([VERSION, SEED, PIL.__version__, torch.__version__.split("+")[0]]).encode()
     ).hexdigest()[:12]
     cache = root / "glyphs" / f"glyphs-{key}.safetensors"
     tensors = _read(cache)
     if tensors is None:
-        tensors = render(seed)
+        tensors = render()
         _write(cache, tensors)
     pixels = tensors["train_images"].float() / 255
     return Dataset(
@@ -73,14 +73,14 @@ def load(root: Path, seed: int = SEED) -> Dataset:
     )
 
 
-def drawings(size: int = FONT_SIZE) -> Tensor:
+def drawings() -> Tensor:
     """Every class in every face, undistorted: (classes, faces, CANVAS, CANVAS), ink is 1."""
     import matplotlib
 
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     sheet = np.zeros((len(CLASSES), len(FACES), CANVAS, CANVAS), dtype=np.float32)
     for column, face in enumerate(FACES):
-        font = ImageFont.truetype(str(fonts / f"{face}.ttf"), size)
+        font = ImageFont.truetype(str(fonts / f"{face}.ttf"), FONT_SIZE)
         for row, character in enumerate(CLASSES):
             left, top, right, bottom = font.getbbox(character)
             image = Image.new("L", (CANVAS, CANVAS))
@@ -160,15 +160,6 @@ def _read(cache: Path) -> dict[str, Tensor] | None:
 
 
 def _write(cache: Path, tensors: dict[str, Tensor]) -> None:
-    """Whole or not at all; a folder that cannot be written to only costs the rendering again."""
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cache.parent, suffix=".tmp")
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata={"digest": _digest(tensors)})
-            os.replace(temporary, cache)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError:
-        pass
+    """A folder that cannot be written to only costs the rendering again."""
+    with contextlib.suppress(OSError), whole(cache) as temporary:
+        save_file(tensors, temporary, metadata={"digest": _digest(tensors)})

@@ -52,7 +52,6 @@ class TrainingPanel(widgets.VBox):
         dataset: as of :func:`lucir_edu.datasets.load`.
         bases: networks that have learnt the base phase, "linear" and "cosine", so that training
             starts at phase 1; a missing one is learnt first.
-        switches: which of ``cosine``, ``less_forget`` and ``margin_ranking`` to offer.
 
     Attributes:
         runs: what has been trained here, a :class:`lucir_edu.runs.Run` per setting.
@@ -63,20 +62,18 @@ class TrainingPanel(widgets.VBox):
         config: Config,
         dataset: Dataset,
         bases: Mapping[str, State] | None = None,
-        switches: tuple[str, ...] = tuple(SWITCHES),
     ) -> None:
         self.config, self.dataset = config, dataset
         self.stream = stream.make(config, dataset)
         self.bases = dict(bases or {})
         self.runs: dict[str, runs.Run] = {}
+        self._curves: dict[str, _Curves] = {}
         self._live, self._probe, self._redraw = Live(), Probe(config, dataset), Throttle(5)
         self._shown = _Curves()
 
         self.switches = {
-            name: widgets.Checkbox(
-                value=getattr(config, name), description=SWITCHES[name], indent=False
-            )
-            for name in switches
+            name: widgets.Checkbox(value=getattr(config, name), description=words, indent=False)
+            for name, words in SWITCHES.items()
         }
         self.exemplars = widgets.IntSlider(
             value=config.exemplars_per_class,
@@ -177,7 +174,7 @@ class TrainingPanel(widgets.VBox):
     def _on_finish(self, how: str) -> None:
         self._set_running(False)
         if self._name in self.runs:
-            self.runs[self._name].curves = self._shown
+            self._curves[self._name] = self._shown
             self._show_embeddings(self._measurements[-1])  # not those of a phase half learnt
             self._draw_curves()
         done = max(0, len(self._measurements) - 1)
@@ -194,9 +191,8 @@ class TrainingPanel(widgets.VBox):
             return
         config = self.setting()
         name = self._name_of(config)
-        self.train_button.disabled = False
         if name in self.runs:
-            self._shown = self.runs[name].curves
+            self._shown = self._curves[name]
             self.status.value = f"trained before: {name}"
         else:
             self._shown = _Curves()
@@ -221,7 +217,8 @@ class TrainingPanel(widgets.VBox):
         )
 
     def _name_of(self, config: Config) -> str:
-        return f"{method_of(config)}, {config.exemplars_per_class} exemplars"
+        count = config.exemplars_per_class
+        return f"{method_of(config)}, {count} exemplar{'s' * (count != 1)}"
 
     # ---- Drawing ----
 

@@ -65,7 +65,7 @@ def html(described: Described) -> str:
 # ---- The data ---------------------------------------------------------------------------------
 
 
-def samples(dataset: Dataset, per_class: int = 1, seed: int = 0) -> Described:
+def samples(dataset: Dataset, seed: int = 0) -> Described:
     """A random training image of every class, an alphabet a block of rows."""
     generator = np.random.default_rng(seed)
     labels, images = dataset.train.labels.numpy(), dataset.train.images.numpy()
