@@ -76,6 +76,24 @@ def test_no_image_is_blank_and_training_and_test_share_none(data):
     assert len(np.unique(both, axis=0)) == 15_000
 
 
+def test_views_differ_in_face_polarity_contrast_and_place():
+    """Of a sheet on which half of the faces have a square in the middle and the others nothing."""
+    sheet = torch.zeros(1, 12, glyphs.CANVAS, glyphs.CANVAS)
+    sheet[:, :6, 20:44, 20:44] = 1
+    views = glyphs.distort(sheet, torch.zeros(2000, dtype=int), torch.Generator().manual_seed(0))
+    grey = views[:, 0].float() / 255
+    middle = grey[:, 9:15, 9:15].mean(dim=(1, 2))
+    edge = (grey[:, 0].mean(dim=1) + grey[:, -1].mean(dim=1)) / 2
+    stands_out = (middle - edge)[(middle - edge).abs() > 0.15]
+    assert len(stands_out) / 2000 == pytest.approx(0.5, abs=0.05), "every face comes up"
+    assert (stands_out > 0).float().mean() == pytest.approx(0.5, abs=0.05), "both polarities"
+    assert stands_out.abs().quantile(0.9) > 1.6 * stands_out.abs().quantile(0.1), "contrasts"
+    ink = (grey - edge[:, None, None]).abs()[(middle - edge).abs() > 0.4] > 0.2
+    columns = torch.arange(glyphs.SIZE).float()
+    centre = (ink * columns).sum(dim=(1, 2)) / ink.sum(dim=(1, 2))
+    assert centre.std() > 0.7, "places"
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data):
     again = glyphs.render()
     assert torch.equal(again["train_images"], data.train.images)
@@ -88,8 +106,8 @@ def test_cache_is_read_back_and_a_damaged_one_is_made_anew(tmp_path, monkeypatch
     first = glyphs.load(tmp_path)
     (cache,) = tmp_path.rglob("*.safetensors")
     rendered = []
-    monkeypatch.setattr(glyphs, "render", lambda seed: rendered.append(seed) or original(seed))
-    original = lambda seed: {  # noqa: E731
+    monkeypatch.setattr(glyphs, "render", lambda: rendered.append(1) or original())
+    original = lambda: {  # noqa: E731
         "train_images": first.train.images, "train_labels": first.train.labels,
         "test_images": first.test.images, "test_labels": first.test.labels,
     }  # fmt: skip
@@ -110,7 +128,7 @@ def test_a_root_that_cannot_be_written_to_only_costs_the_rendering(tmp_path, mon
     def refuse(*_, **__):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(glyphs.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr("lucir_edu.files.tempfile.mkstemp", refuse)
     assert len(glyphs.load(tmp_path).train.labels) == 10_000
     assert not list(tmp_path.rglob("*.safetensors"))
 

@@ -72,6 +72,32 @@ def test_bars_tell_old_from_new_by_hatch_as_well_as_by_colour(trained):
     assert heights == pytest.approx(trained["replay"].arrays["weight_norms"][-1].tolist())
 
 
+def test_the_picture_of_the_imbalance_counts_images(make_config, dataset):
+    figure, words = plots.images_per_class(stream.make(make_config(), dataset), 1, 2)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [2] * 6 + [8] * 3
+    assert "6 old classes has 2 " in words and "3 new ones 8: 4 times" in words
+
+
+def test_by_group_writes_the_accuracy_matrix_row_by_row(trained):
+    run = trained["replay"]
+    figure, words = plots.by_group(run, ["Latin", "Greek", "Cyrillic"])
+    matrix = run.accuracy_matrix()
+    lower = [f"{matrix[row, column]:.0f}" for row in range(3) for column in range(row + 1)]
+    assert [text.get_text() for text in figure.axes[0].texts] == lower
+    assert ", ".join(f"{value:.0f}" for value in matrix[:, 0]) in words
+
+
+def test_the_bars_of_the_confusion_are_what_becomes_of_old_and_new_images(trained):
+    run = trained["replay"]
+    figure, _ = plots.confusion(run)
+    bars = figure.axes[1].patches
+    heights = np.array([bar.get_height() for bar in bars]).reshape(3, 2)
+    last = run["phases"][-1]
+    assert heights[0] == pytest.approx([last["cnn_old"], last["cnn_new"]])
+    assert heights[2, 0] == pytest.approx(last["old_to_new"])
+    assert heights.sum(axis=0) == pytest.approx([100, 100])
+
+
 def test_curves_differ_in_line_and_marker():
     assert len({(line, marker) for _, line, marker in plots.LINES}) == len(plots.LINES)
     assert len({colour for colour, _, _ in plots.LINES}) == len(plots.LINES)
@@ -225,6 +251,27 @@ def test_panel_trains_what_its_switches_say_and_remembers_it(toy):
         panel.switches["cosine"].value = True
         assert "trained before" in panel.status.value
         assert np.concatenate([bar.y for bar in panel.figure.data[-2:]]) == pytest.approx(drawn)
+
+    in_a_loop(main())
+
+
+def test_panel_draws_what_it_trains_with_the_exemplars_asked_for(toy):
+    async def main():
+        panel = TrainingPanel(*toy)
+        panel._redraw = lambda: True
+        panel.exemplars.value = 1
+        assert panel.status.value.endswith(", 1 exemplar")
+        panel.train()
+        await until(lambda: panel.stop_button.disabled)
+        (run,) = panel.runs.values()
+        assert [phase["exemplars"] for phase in run["phases"]] == [6, 9, 12]
+        drawn = {trace.name: trace for trace in panel.figure.data if trace.type == "scatter"}
+        steps = sum(-(-images // 16) * 2 for images in (6 * 8, 3 * 8 + 6, 3 * 8 + 9))
+        assert len(drawn["cross entropy"].y) == steps and min(drawn["cross entropy"].y) > 0
+        assert not drawn["less forget"].visible and drawn["cross entropy"].visible
+        assert drawn["all seen"].x[-1] == 2, "the end of phase 2"
+        assert drawn["all seen"].y[-1] == pytest.approx(run["last_accuracy"]["cnn"])
+        assert drawn["old classes"].y[-1] == pytest.approx(run["phases"][-1]["cnn_old"])
 
     in_a_loop(main())
 
