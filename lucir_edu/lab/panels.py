@@ -265,8 +265,8 @@ class TrainingPanel(widgets.VBox):
             barmode="overlay",
             hovermode="closest",
             legend={**legend, "x": 0},
-            legend2={**legend, "x": 0.36},
-            legend3={**legend, "x": 0.72},
+            legend2={**legend, "x": 0.385},
+            legend3={**legend, "x": 0.76},
         )
         return figure
 
