@@ -34,6 +34,7 @@ class Config:
     # Network
     backbone: str = "small"  # small | resnet20 | resnet32 | resnet18
     width: int = 16  # channels of the first stage (small, resnet20, resnet32)
+    feature_dim: int | None = None  # a last linear layer to so many; None: the backbone's own
 
     # Switches: each independent of every other
     cosine: bool = True  # cosine normalization, Eq. 4
@@ -148,6 +149,7 @@ RANGES = {
     "exemplars_per_class": (0, 10**7),
     "memory_total": (1, 10**9),
     "width": (1, 1024),
+    "feature_dim": (1, 10**5),
     "lambda_base": (0, 1e6),
     "top_k": (1, 10**6),
     "margin": (0, 2),

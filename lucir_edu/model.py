@@ -256,5 +256,9 @@ def build(config: Config, num_classes: int, in_channels: int, seed: int) -> Incr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = BACKBONES[config.backbone](config.width, in_channels)
-        head = (CosineHead if config.cosine else LinearHead)(backbone.feature_dim, num_classes)
+        feature_dim = backbone.feature_dim
+        if config.feature_dim is not None:
+            backbone = nn.Sequential(backbone, nn.Linear(feature_dim, config.feature_dim))
+            feature_dim = config.feature_dim
+        head = (CosineHead if config.cosine else LinearHead)(feature_dim, num_classes)
     return IncrementalModel(backbone, head)

@@ -31,8 +31,9 @@ class Run(dict):
     """A run's results: a mapping like ``results.json``, with ``arrays`` and ``path`` beside.
 
     Arrays, P phases and C classes, in the order in which classes come: ``confusion_cnn`` and
-    ``confusion_nme`` (P, C, C), counts, row the true class; ``weight_norms``, ``biases``,
-    ``mean_logits`` and ``logit_sds`` (P, C), NaN where a class was not yet seen.
+    ``confusion_nme`` (P, C, C), counts, row the true class; ``embedding_angles`` (P, C, C), whole
+    degrees between class embeddings; ``weight_norms``, ``biases``, ``mean_logits`` and
+    ``logit_sds`` (P, C). Where a class was not yet seen, counts and degrees are 0, others NaN.
     """
 
     def __init__(
@@ -363,10 +364,10 @@ def _state_name(phase: int) -> str:
 
 
 def _pad(array: np.ndarray, total: int) -> np.ndarray:
-    """To the size it has when all classes are seen: zeros for counts, NaN for values."""
-    counts = array.ndim == 2
-    fill = 0 if counts else np.nan
-    padded = np.full((total,) * array.ndim, fill, dtype=np.int32 if counts else np.float32)
+    """To the size it has when all classes are seen: zeros for counts and degrees, else NaN."""
+    kinds = {"i": (0, np.int32), "u": (0, np.uint8), "f": (np.nan, np.float32)}
+    fill, dtype = kinds[array.dtype.kind]
+    padded = np.full((total,) * array.ndim, fill, dtype=dtype)
     padded[tuple(slice(n) for n in array.shape)] = array
     return padded
 

@@ -4,7 +4,7 @@ Plots, panels, files and tests only consume events; every event is a place to st
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,8 +89,9 @@ class Measurement:
     eta: float | None  # the cosine head's scale
     exemplars: int  # images in memory, after the phase
     seconds: float
-    # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; weight_norms, biases,
-    # mean_logits and logit_sds (C,), the last two over all test images
+    # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; embedding_angles (C, C),
+    # whole degrees between class embeddings; weight_norms, biases, mean_logits and logit_sds (C,),
+    # the last two over all test images
     arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
 
@@ -106,9 +107,17 @@ class State:
 
 # ---- Training ---------------------------------------------------------------------------------
 
+# (config, output, targets, teacher's output or None, old classes) -> the loss terms by name
+Objective = Callable[[Config, Output, Tensor, Output | None, int], dict[str, Tensor]]
+
 
 def train(
-    config: Config, dataset: Dataset, *, device: str = "auto", start: State | None = None
+    config: Config,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    start: State | None = None,
+    objective: Objective | None = None,
 ) -> Iterator[Event]:
     """Learn a data set phase by phase.
 
@@ -116,6 +125,7 @@ def train(
         dataset: as of :func:`lucir_edu.datasets.load`.
         device: auto, cpu, cuda or mps.
         start: go on from here; the first event is then the end of that phase.
+        objective: what to minimise instead of :func:`objective`, with the same arguments.
 
     Raises:
         UsageError: ``start`` does not fit the config.
@@ -125,7 +135,7 @@ def train(
         :class:`EpochEnd`, then :class:`PhaseEnd`. The model in an event is the one that learns:
         read it before the next event, and leave it in the mode it was in.
     """
-    learner = Learner(config, dataset, hardware.pick_device(device))
+    learner = Learner(config, dataset, hardware.pick_device(device), objective)
     if start is not None:
         yield learner.resume(start)
     for phase in learner.stream.phases[0 if start is None else start.phase + 1 :]:
@@ -135,8 +145,14 @@ def train(
 class Learner:
     """A network, its memory and its data, on their way through the phases."""
 
-    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
-        self.config, self.device = config, device
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        device: torch.device,
+        objective: Objective | None = None,
+    ) -> None:
+        self.config, self.device, self.objective = config, device, objective
         self.precision = hardware.pick_precision(config.precision, device)
         self.stream = stream.make(config, dataset)
         ordered = self.stream.dataset
@@ -220,7 +236,7 @@ class Learner:
                     output = net(images)
                     with torch.no_grad():
                         old = None if teacher is None else teacher(images)
-                terms = objective(config, output, targets, old, phase.num_old)
+                terms = (self.objective or objective)(config, output, targets, old, phase.num_old)
                 optimizer.zero_grad()
                 torch.stack(list(terms.values())).sum().backward()
                 optimizer.step()
@@ -317,10 +333,13 @@ class Learner:
         nme = None
         if means is not None:
             nme = memory.nearest_mean(output.features, means).cpu().numpy()
-        norms = head.weight.detach().norm(dim=1).cpu().numpy()
+        weight = head.weight.detach()
+        norms = weight.norm(dim=1).cpu().numpy()
+        cosines = losses.cosine_similarity_matrix(weight, weight).clamp(-1, 1)
         sides = metrics.old_new_confusion(cnn, targets, num_old)
         arrays = {
             "confusion_cnn": metrics.confusion_matrix(cnn, targets, seen),
+            "embedding_angles": cosines.acos().rad2deg().round().byte().cpu().numpy(),
             "weight_norms": norms,
             "mean_logits": output.logits.mean(dim=0).cpu().numpy(),
             "logit_sds": output.logits.std(dim=0, correction=0).cpu().numpy(),

@@ -268,6 +268,15 @@ def test_the_small_resnet_halves_the_image_twice():
     assert shapes[3:6] == [(4, 24, 24), (8, 12, 12), (16, 6, 6)]
 
 
+def test_a_last_linear_layer_sets_the_size_of_the_features(make_config):
+    net = model.build(make_config(feature_dim=3), num_classes=6, in_channels=1, seed=0)
+    images = torch.randn(4, 1, 24, 24)
+    output = net(images)
+    assert output.features.shape == (4, 3) and net.head.weight.shape == (6, 3)
+    inner, linear = net.backbone
+    assert torch.allclose(output.features, inner(images) @ linear.weight.T + linear.bias)
+
+
 # ---- The whole --------------------------------------------------------------------------------
 
 

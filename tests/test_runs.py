@@ -124,6 +124,9 @@ def test_arrays_have_a_row_per_phase_with_nothing_for_classes_to_come(done):
         assert [int(np.isfinite(row).sum()) for row in values] == [6, 9, 12]
         assert np.isnan(values[0, 6:]).all()
     assert "biases" not in run.arrays
+    angles = run.arrays["embedding_angles"]
+    assert angles.shape == (3, 12, 12) and angles.dtype == np.uint8
+    assert angles[0, :6, :6].any() and not angles[0, 6:].any() and not angles[0, :, 6:].any()
 
 
 def test_a_linear_head_leaves_its_biases(make_config, dataset):

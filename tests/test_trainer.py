@@ -1,6 +1,7 @@
 """The training loop: against the equations written out, and what may and may not change in it."""
 
 import copy
+import dataclasses
 import itertools
 import math
 from typing import NamedTuple
@@ -140,6 +141,23 @@ def test_the_base_phase_has_cross_entropy_alone():
     config = Config(score_distillation=True, distillation=True)
     terms = trainer.objective(config, output_of(SCORES), TARGETS, None, 0)
     assert list(terms) == ["cross_entropy"]
+
+
+def test_another_objective_is_minimised_in_its_place(make_config, dataset):
+    config, asked = make_config(cosine=False, less_forget=False, margin_ranking=False), []
+
+    def flat(config, output, targets, old, num_old):
+        asked.append((num_old, old))
+        return {"nothing": 0 * output.logits.sum()}
+
+    config = dataclasses.replace(config, weight_decay=0.0)
+    events = list(train(config, dataset, device="cpu", objective=flat))
+    ends = [event for event in events if isinstance(event, PhaseEnd)]
+    steps = [event for event in events if isinstance(event, StepEnd)]
+    assert {num_old for num_old, _ in asked} == {0, 6, 9} and len(asked) == len(steps)
+    assert all(list(step.losses) == ["nothing"] for step in steps)
+    fresh = Learner(config, dataset, CPU).net.head.weight
+    assert torch.equal(ends[0].model.head.weight[:6], fresh), "something else was minimised"
 
 
 # ---- A training step against the equations ----------------------------------------------------
@@ -592,6 +610,12 @@ def test_a_phase_is_judged_on_the_pooled_test_images_of_all_classes_seen(
         norms = event.model.head.weight.norm(dim=1).detach()
         assert m.arrays["weight_norms"] == pytest.approx(norms.numpy())
         assert m.weight_norm_new == pytest.approx(norms[num_old:].mean().item())
+        embeddings = event.model.head.weight.detach().double().numpy()
+        a, b = embeddings[0], embeddings[-1]
+        angle = math.degrees(math.acos(a @ b / math.sqrt((a @ a) * (b @ b))))
+        assert m.arrays["embedding_angles"].shape == (seen, seen)
+        assert abs(int(m.arrays["embedding_angles"][0, -1]) - angle) <= 0.51
+        assert not m.arrays["embedding_angles"].diagonal().any()
         event.model.eval()
         logits = event.model(images).logits.detach().double().numpy()
         assert m.arrays["mean_logits"] == pytest.approx(logits.mean(axis=0), abs=1e-5)
