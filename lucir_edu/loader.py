@@ -151,9 +151,10 @@ def _collate(items: list) -> tuple[Tensor, Tensor, str]:
     )
 
 
-def make(split: Split, dataset: Dataset, config: Config, device: torch.device) -> (
-    TensorLoader | FileLoader
-):  # fmt: skip
+Loader = TensorLoader | FileLoader
+
+
+def make(split: Split, dataset: Dataset, config: Config, device: torch.device) -> Loader:
     """The loader for a split of a data set."""
     kind = TensorLoader if isinstance(split, TensorSplit) else FileLoader
     return kind(split, dataset, config, device)

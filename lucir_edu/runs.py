@@ -276,9 +276,9 @@ def load_bases(preset: str) -> dict[str, State]:
     }
 
 
-def load_bank(folder: str | Path = BANK) -> Iterator[Run]:
-    """The precomputed runs that come with the project, in order of their names."""
-    return find([folder])
+def load_bank(preset: str = "") -> Iterator[Run]:
+    """The precomputed runs that come with the project, all or a preset's, in order of names."""
+    return find([BANK / preset])
 
 
 def find(folders: Iterable[str | Path]) -> Iterator[Run]:
@@ -330,6 +330,14 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
                 row[measure] = (float(np.mean(values)), spread)
         rows.append(row)
     return rows
+
+
+def firsts(runs: Iterable[Run]) -> dict[str, Run]:
+    """The run with the lowest seed of each setting, by its :func:`label`."""
+    found: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        found.setdefault(label(run), run)
+    return found
 
 
 def norm_gap(run: Run) -> float | None:

@@ -299,20 +299,11 @@ class Learner:
         output, labels = self.predict(self.train_images, indices, flip)
         return output.features, labels
 
-    @torch.no_grad()
     def predict(
-        self, images: loader.TensorLoader | loader.FileLoader, indices: Tensor, flip: bool = False
+        self, images: loader.Loader, indices: Tensor, flip: bool = False
     ) -> tuple[Output, Tensor]:
         """The network's output for images, in evaluation mode, and their labels."""
-        was_training = self.net.training
-        self.net.eval()
-        with hardware.autocast(self.device, self.precision):
-            batches = [(self.net(x), y) for x, y in images.plain(indices, flip=flip)]
-        self.net.train(was_training)
-        outputs = Output(
-            *(torch.cat(parts) for parts in zip(*(o for o, _ in batches), strict=True))
-        )
-        return outputs, torch.cat([y for _, y in batches])
+        return predict(self.net, images, indices, self.precision, flip)
 
     def prototypes(self, num_classes: int) -> Tensor | None:
         """The exemplars' mean features, for NME; both views of an image where training flips."""
@@ -399,6 +390,24 @@ def objective(
             output.logits[:, :num_old], old.logits, config.temperature, config.distillation_weight
         )
     return terms
+
+
+@torch.no_grad()
+def predict(
+    net: IncrementalModel,
+    images: loader.Loader,
+    indices: Tensor,
+    precision: str = "float32",
+    flip: bool = False,
+) -> tuple[Output, Tensor]:
+    """A network's output for some images, in evaluation mode, and their labels."""
+    was_training = net.training
+    net.eval()
+    with hardware.autocast(images.device, precision):
+        batches = [(net(x), y) for x, y in images.plain(indices, flip=flip)]
+    net.train(was_training)
+    outputs = Output(*(torch.cat(parts) for parts in zip(*(o for o, _ in batches), strict=True)))
+    return outputs, torch.cat([y for _, y in batches])
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:

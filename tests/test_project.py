@@ -7,7 +7,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from lucir_edu import config, runs, stream, trainer
@@ -15,7 +14,6 @@ from lucir_edu.datasets import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 # ---- Dependencies ----
@@ -61,45 +59,6 @@ def test_lint_and_format():
             [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
         )
         assert result.returncode == 0, result.stdout
-
-
-# ---- Notebooks ----
-
-
-def test_notebooks_are_what_their_sources_say():
-    build = ROOT / "notebooks" / "sources" / "build.py"
-    result = subprocess.run([sys.executable, build, "--check"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert {path.stem for path in NOTEBOOKS} == {
-        path.stem for path in build.parent.glob("[0-9][0-9]_*.py")
-    }
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_was_run_in_order_and_has_what_a_reader_needs(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    outputs = [output for cell in code for output in cell.outputs]
-    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
-    assert "widgets" not in notebook.metadata and path.stat().st_size < 1_500_000
-    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-    assert pictures
-    for picture in pictures:
-        assert len(picture.metadata["image/png"]["alt"]) > 40, "a picture without a description"
-    compared = [cell for cell in code if "nbval-check-output" in cell.metadata.get("tags", [])]
-    assert len(compared) >= 2
-    for cell in compared:
-        assert cell.outputs and {o.output_type for o in cell.outputs} == {"stream"}
-    lengths = sorted(len(cell.source.splitlines()) for cell in code)
-    assert lengths[-1] <= 15 and lengths[len(lengths) // 2] <= 5
-    assert sum("assert " in cell.source for cell in code) >= 2, "claims are asserted"
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    for part in ("After this notebook you can", "**Time:**", "**You need:**", "## Predict",
-                 "## What you have learnt", "**Next:**"):  # fmt: skip
-        assert part in prose, part
-    assert len(re.findall(r"^# ", prose, re.M)) == 1
 
 
 # ---- Figures that the README cites, and what they come from ----

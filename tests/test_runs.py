@@ -393,7 +393,7 @@ def test_runs_are_found_below_folders_in_order_of_their_names(done, tmp_path):
         shutil.copytree(folder, tmp_path / "bank" / name)
     found = [run.path.relative_to(tmp_path / "bank") for run in runs.find([tmp_path / "bank"])]
     assert [str(path) for path in found] == ["a", "b/1", "b/2"]
-    assert len(list(runs.load_bank(tmp_path / "bank"))) == 3
+    assert len(list(runs.find([tmp_path / "bank"]))) == 3
 
 
 def test_forgetting_of_a_run_that_has_only_begun_is_zero(halted, short, dataset, tmp_path):

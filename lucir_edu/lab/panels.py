@@ -1,17 +1,19 @@
 """Panels: the parts of LUCIR to switch on and off, trained before the learner's eyes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from torch import Tensor
 
 from lucir_edu import runs, stream, trainer
 from lucir_edu.config import Config, method_of
 from lucir_edu.datasets import Dataset
+from lucir_edu.lab import plots
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.plots import BLACK, BLUE, GREEN, NEW, OLD, ORANGE, PINK
 from lucir_edu.model import IncrementalModel
@@ -310,6 +312,42 @@ class TrainingPanel(widgets.VBox):
             rows.append("".join(f"<td {cell}>{text}</td>" for text in cells))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         self.table.value = f"<table><tr>{head}</tr>{body}</table>"
+
+
+class MarginPanel(widgets.VBox):
+    """Move the margin and the number of negatives, and see on which exemplars the loss acts.
+
+    Args:
+        cosines: (n, C), of exemplars.
+        labels: (n,).
+        num_old: old classes.
+        loss: the margin ranking loss, of (cosines, labels, num_old, top_k, margin).
+    """
+
+    def __init__(
+        self, cosines: Tensor, labels: Tensor, num_old: int, loss: Callable[..., Tensor]
+    ) -> None:
+        self.cosines, self.labels, self.num_old, self.loss = cosines, labels, num_old, loss
+        style = {"style": {"description_width": "initial"}}
+        self.margin = widgets.FloatSlider(
+            value=0.5, min=0, max=1, step=0.05, description="margin m", **style
+        )
+        self.top_k = widgets.IntSlider(
+            value=2, min=1, max=cosines.shape[1] - num_old, description="negatives K", **style
+        )
+        self.image = widgets.Image(format="png", layout={"max_width": "768px"})
+        self.words = widgets.HTML()
+        for slider in (self.margin, self.top_k):
+            slider.observe(self._draw, "value")
+        self._draw()
+        super().__init__([widgets.HBox([self.margin, self.top_k]), self.image, self.words])
+
+    def _draw(self, _: object = None) -> None:
+        margin, top_k = self.margin.value, self.top_k.value
+        figure, words = plots.margins(self.cosines, self.labels, self.num_old, top_k, margin)
+        loss = self.loss(self.cosines, self.labels, self.num_old, top_k, margin).item()
+        self.image.value = plots.png(figure, dpi=96)
+        self.words.value = f"{escape(words)} Loss: {loss:.4f}."
 
 
 class _Curves:

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from lucir_edu import metrics
 from lucir_edu.datasets import Dataset, glyphs
@@ -90,6 +91,25 @@ def samples(dataset: Dataset, seed: int = 0) -> Described:
         _bare(axes)
     names = "; ".join(f"{name} ({len(characters)})" for name, characters in alphabets)
     return figure, f"One random image of each of the 100 classes, by alphabet: {names}."
+
+
+def pairs(dataset: Dataset, which: Sequence[str], per_letter: int = 8) -> Described:
+    """Training images of letters that look alike, a pair side by side in each row.
+
+    Args:
+        which: pairs of class names of one character, as "RЯ".
+    """
+    figure = Figure(figsize=(9, 0.55 * len(which) + 0.1), layout="constrained")
+    grid = figure.subplots(len(which), 2, squeeze=False)
+    for row, pair in zip(grid, which, strict=True):
+        for axes, letter in zip(row, pair, strict=True):
+            rows = np.flatnonzero(dataset.train.labels == dataset.classes.index(letter))
+            images = dataset.train.images[rows[:per_letter], 0].numpy()
+            axes.imshow(np.hstack(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_ylabel(letter, rotation=0, ha="right", va="center", fontsize=14)
+            _bare(axes)
+    named = ", ".join(f"{old} and {new}" for old, new in which)
+    return figure, f"Training images of letters that look alike, old left, new right: {named}."
 
 
 def images_per_class(stream: Stream, phase: int, exemplars: int) -> Described:
@@ -230,6 +250,92 @@ def confusion(run: Run, phase: int = -1, kind: str = "cnn") -> Described:
         f"After phase {phase}: of old classes' images {sides.old_correct:.0f} % are right, "
         f"{sides.old_to_new:.0f} % taken for a new class; of new classes' images "
         f"{sides.new_correct:.0f} % are right, {sides.new_to_old:.0f} % taken for an old one."
+    )
+
+
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    marks: bool = False,
+    log: bool = False,
+) -> Described:
+    """Some curves over one axis.
+
+    Args:
+        lines: for each name the x and the y values.
+        marks: whether to mark the points.
+        log: a logarithmic x axis.
+    """
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    words = []
+    for (name, (x, y)), (colour, line, marker) in zip(lines.items(), _cycle(LINES), strict=False):
+        axes.plot(x, y, line, color=colour, marker=marker if marks else None, label=name)
+        words.append(f"{name}: from {y[0]:.3g} at {x[0]:.3g} to {y[-1]:.3g} at {x[-1]:.3g}")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        axes.set_xscale("log")
+    if marks:
+        axes.set_xticks(sorted({value for x, _ in lines.values() for value in x}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure, f"{ylabel[0].upper()}{ylabel[1:]} by {xlabel}. {'; '.join(words)}."
+
+
+def bars(values: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str = "") -> Described:
+    """A bar with its standard deviation for each name.
+
+    Args:
+        values: mean and standard deviation.
+    """
+    figure = Figure(figsize=(8, 0.36 * len(values) + 1), layout="constrained")
+    axes = figure.subplots()
+    names, means = list(values), [mean for mean, _ in values.values()]
+    axes.barh(names, means, color=SKY, edgecolor=BLUE, height=0.7)
+    axes.errorbar(means, names, xerr=[sd for _, sd in values.values()], fmt="none", ecolor=BLACK,
+                  capsize=3, linewidth=1)  # fmt: skip
+    for name, (mean, sd) in values.items():
+        axes.annotate(f"{mean:.1f}", (mean + sd, name), xytext=(5, 0), va="center", fontsize=9,
+                      textcoords="offset points")  # fmt: skip
+    axes.invert_yaxis()
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.12 * max(m + s for m, s in values.values())))
+    axes.spines[["top", "right"]].set_visible(False)
+    words = "; ".join(f"{name}: {mean:.1f} ± {sd:.1f}" for name, (mean, sd) in values.items())
+    return figure, f"{xlabel[0].upper()}{xlabel[1:]}. {words}."
+
+
+def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: float) -> Described:
+    """How far old images are from their hard negatives, and where the margin ranking loss acts.
+
+    Args:
+        cosines: (n, C); rows of new classes are left out.
+        labels: (n,).
+    """
+    old = labels < num_old
+    truth = cosines[old].gather(1, labels[old][:, None])
+    gaps = (truth - cosines[old][:, num_old:].topk(top_k, dim=1).values).flatten().cpu().numpy()
+    active = gaps < margin
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    axes = figure.subplots()
+    bins = np.linspace(-1, 2, 61)
+    axes.hist(gaps[active], bins, color=NEW, hatch="///", edgecolor="white", linewidth=0.4,
+              label="the loss pulls")  # fmt: skip
+    axes.hist(gaps[~active], bins, color=OLD, edgecolor="white", linewidth=0.4,
+              label="far enough")  # fmt: skip
+    axes.axvline(margin, color=BLACK, linestyle="--", linewidth=1.2)
+    axes.annotate(f"m = {margin:g}", (margin, axes.get_ylim()[1]), ha="left", va="top",
+                  xytext=(4, -2), textcoords="offset points")  # fmt: skip
+    axes.set(xlabel="cosine with the own class, minus that with a hard negative", ylabel="pairs")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, (
+        f"{old.sum()} exemplars of old classes, {top_k} hard negatives each, margin {margin:g}: "
+        f"{100 * active.mean():.0f} % of the {len(gaps)} pairs are nearer than the margin; "
+        f"{100 * (gaps < 0).mean():.0f} % are on the wrong side."
     )
 
 

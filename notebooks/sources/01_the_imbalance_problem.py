@@ -1,14 +1,17 @@
 # %% [markdown]
 # # The imbalance problem
 #
+# *What few old and many new images do to the head.*
+#
 # **After this notebook you can**
 #
 # - count the imbalance between old and new classes in a phase,
 # - show what it does to the head: lengths of class embeddings, biases, means and spread of logits,
 # - show where old classes' images go,
+# - measure forgetting, and choose exemplars by herding,
 # - tell what keeping exemplars (*replay*) repairs, and what it does not.
 #
-# **Time:** 30 minutes, of which the machine computes one. **You need:** `00_start_here`.
+# **Time:** 60 minutes, of which the machine computes one. **You need:** `00_start_here`.
 #
 # **In the paper:** the introduction with Figure 1 (the adverse effects of imbalance), and Figure 3
 # (embeddings and biases of old and new classes).
@@ -18,8 +21,8 @@ import dataclasses
 
 import torch
 
-from lucir_edu import config, datasets, runs, stream, trainer
-from lucir_edu.lab import plots
+from lucir_edu import config, datasets, memory, metrics, runs, stream, trainer
+from lucir_edu.lab import checks, lessons, plots
 from lucir_edu.lab.panels import TrainingPanel
 from lucir_edu.progress import Progress
 
@@ -53,6 +56,72 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 # %% [markdown]
 # An old class comes up once in six batches, a new class more than five times in every batch.
 #
+# ## Which three?
+#
+# The exemplars are chosen by **herding** (from iCaRL): so that the mean of their features comes close
+# to the mean of the whole class. Greedily: unit features; first the image nearest to the class mean,
+# then the one that brings the mean of *both* nearest to it, and so on. The best come first, so that
+# fewer exemplars are the beginning of more.
+#
+# ## Exercise 1: herding
+#
+# *Difficulty ●●●○, 15 minutes.*
+
+
+# %%
+def herding(features, count):
+    """features (n, d) of one class: indices of `count` images, best first."""
+    ### BEGIN SOLUTION
+    unit = torch.nn.functional.normalize(features, dim=1)
+    chosen = []
+    for step in range(1, count + 1):
+        means = (unit[chosen].sum(dim=0) + unit) / step  # if each image were taken next
+        distances = (means - unit.mean(dim=0)).norm(dim=1)
+        distances[chosen] = float("inf")
+        chosen.append(int(distances.argmin()))
+    return chosen
+    ### END SOLUTION
+
+
+# %% tags=["nbval-check-output"]
+herding = checks.herding(herding)
+
+# %% [markdown]
+# <details><summary>Help</summary>
+#
+# Keep a list of those chosen. For every image at once: the sum of the chosen ones' features plus its
+# own, divided by how many that makes. The one whose result is nearest to the class mean is next;
+# exclude those you have.
+# </details>
+
+# %% tags=["nbval-check-output"]
+toy = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+print("yours:", [int(i) for i in herding(toy, 3)])
+print("the package's:", memory.herding(toy, 3).tolist())
+
+# %% [markdown]
+# Is it better than chance? The letters A of the base network: how far is the mean of three exemplars
+# from the class mean, chosen by herding, and at random (the control, a thousand draws)?
+
+# %%
+bases = runs.load_bases("glyphs-b50-5")
+network = lessons.restore(bases["linear"], settings, data)
+features, _ = lessons.look(network, settings, data, range(1), "train")
+letter = torch.nn.functional.normalize(features.features, dim=1)
+
+
+def miss(chosen):
+    return (letter[chosen].mean(dim=0) - letter.mean(dim=0)).norm().item()
+
+
+# %%
+torch.manual_seed(0)
+herded = miss([int(i) for i in herding(letter, 3)])
+draws = torch.tensor([miss(torch.randperm(len(letter))[:3]) for _ in range(1000)])
+print(f"herding misses the mean by {herded:.2f}, chance by {draws.mean():.2f} ± {draws.std():.2f}")
+assert herded < draws.min()
+
+# %% [markdown]
 # ## Predict
 #
 # The linear head computes a **logit** for each class $i$, and the softmax turns logits into
@@ -84,7 +153,6 @@ my_guess = 0  # percent by which the newest embeddings are longer (negative: sho
 # (it comes with the course; `00_start_here` trained one like it).
 
 # %%
-bases = runs.load_bases("glyphs-b50-5")
 ends, bar = [], Progress()
 for event in trainer.train(settings, data, start=bases["linear"]):
     bar(event)
@@ -115,6 +183,28 @@ biases, spread = replay.arrays["biases"][-1], replay.arrays["logit_sds"][-1]
 assert runs.norm_gap(replay) > 15
 assert biases[90:].mean() > biases[:90].mean() + 0.1
 assert spread[90:].mean() > 1.15 * spread[:90].mean()
+
+# %% [markdown]
+# ## Exercise 2: the norm gap
+#
+# *Difficulty ●○○○, 5 minutes.* By how many percent is the mean length of new classes' embeddings above
+# that of old ones'?
+
+
+# %%
+def norm_gap(weight, num_old):
+    """weight (C, d), a class embedding per row, old classes first: percent, positive: longer."""
+    ### BEGIN SOLUTION
+    norms = weight.norm(dim=1)
+    return 100 * (norms[num_old:].mean() / norms[:num_old].mean() - 1).item()
+    ### END SOLUTION
+
+
+# %% tags=["nbval-check-output"]
+norm_gap = checks.norm_gap(norm_gap)
+
+# %% tags=["nbval-check-output"]
+print(f"{norm_gap(torch.tensor([[3.0, 4.0], [0.0, 5.0], [6.0, 8.0]]), 2):.0f} %: 10 beside 5")
 
 # %% [markdown]
 # Was it so from the start, or did it come with the phases? The gap, phase by phase:
@@ -150,6 +240,30 @@ print(
 print(f"old images read right: {last.cnn_old:.0f} %, new images: {last.cnn_new:.0f} %")
 assert last.old_to_new > misread / 3
 assert last.cnn_new > last.cnn_old + 25
+
+# %% [markdown]
+# ## Exercise 3: old taken for new
+#
+# *Difficulty ●○○○, 5 minutes.* This share will be with us through the course. Write it.
+
+
+# %%
+def old_to_new(predictions, targets, num_old):
+    """predictions, targets (n,): percent of old classes' images predicted as any new class."""
+    ### BEGIN SOLUTION
+    is_old = targets < num_old
+    return 100 * (predictions[is_old] >= num_old).float().mean().item()
+    ### END SOLUTION
+
+
+# %% tags=["nbval-check-output"]
+old_to_new = checks.old_to_new(old_to_new)
+
+# %% tags=["nbval-check-output"]
+predictions, targets = torch.tensor([0, 5, 1, 5, 0]), torch.tensor([0, 0, 0, 5, 5])
+print(f"yours: {old_to_new(predictions, targets, 5):.1f} %")
+sides = metrics.old_new_confusion(predictions, targets, 5)
+print(f"the package's: {sides.old_to_new:.1f} %, and new taken for old {sides.new_to_old:.1f} %")
 
 # %% [markdown]
 # The last columns of the matrix are full from top to bottom: whatever the letter, the ten newest
@@ -191,13 +305,46 @@ assert gap(balanced) < gap(ends[1])
 # With balanced data the pull towards new classes is mostly gone. New classes are read worse, of
 # course: three images are few. (That is why one does not simply throw data away.)
 #
+# ## Exercise 4: forgetting
+#
+# *Difficulty ●●○○, 10 minutes.* In `00` you met the measure; write it. A row per phase, a column per
+# group of classes; for every group but the last: its best accuracy *before* the end, minus its accuracy
+# at the end; then the mean.
+
+
+# %%
+def forgetting(matrix):
+    """matrix (T, T): row t, column j: accuracy after phase t on the classes of phase j."""
+    ### BEGIN SOLUTION
+    end = len(matrix) - 1
+    drops = [max(matrix[t][j] for t in range(j, end)) - matrix[end][j] for j in range(end)]
+    return sum(drops) / end
+    ### END SOLUTION
+
+
+# %% tags=["nbval-check-output"]
+forgetting = checks.forgetting(forgetting)
+
+# %% [markdown]
+# <details><summary>Help</summary>
+#
+# A group has no accuracy before it has come: look from row $j$ on. The last row is not *before* the
+# end.
+# </details>
+
+# %%
+mine = forgetting(replay.accuracy_matrix())
+print(f"replay has forgotten {mine:.1f} points; the package says {replay['forgetting']['cnn']:.1f}")
+assert abs(mine - replay["forgetting"]["cnn"]) < 1e-6
+
+# %% [markdown]
 # ## What replay repairs, and what not
 #
 # Two comparisons from the recorded runs, five seeds each. First: with exemplars, without them
 # (*fine-tuning*), and with everything kept (*joint*).
 
 # %%
-bank = list(runs.load_bank())
+bank = list(runs.load_bank("glyphs-b50-5"))
 table = {row["label"]: row for row in runs.compare(bank)}
 for method in ("finetune", "replay", "joint"):
     average, last_ = table[method]["average (CNN)"], table[method]["last (CNN)"]
@@ -241,14 +388,13 @@ assert nme[0] > cnn[0] + 5
 # leave behind (recorded; LUCIR's head has no biases):
 
 # %%
-lucir = next(run for run in bank if run["method"] == "lucir")
-plots.show(plots.head(lucir))
+plots.show(plots.head(runs.firsts(bank)["lucir"]))
 
 # %% [markdown]
 # Switch a component on, train, and watch the right-hand plot: the lengths of the embeddings. Before
 # a setting is trained, it shows the base phase.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 panel = TrainingPanel(settings, data, bases=bases)
 panel
 

@@ -1,7 +1,7 @@
-"""Keep a sweep's results with the project: ``python notebooks/sources/bank.py SWEEP_DIR``.
+"""Keep sweeps' results with the project: ``python notebooks/sources/bank.py SWEEP_DIR …``.
 
-Results and arrays go to data/bank; of seed 0, the networks after the base phase, with the linear
-and the cosine head, to data/checkpoints.
+Results and arrays of every run go to data/bank, in place of those of the same preset; of seed 0,
+the networks after the base phase, with the linear and the cosine head, to data/checkpoints.
 """
 
 import shutil
@@ -12,14 +12,20 @@ from lucir_edu import runs
 from lucir_edu.config import UsageError
 
 
-def main(sweep: Path) -> None:
-    for run in runs.find([sweep]):
-        target = runs.BANK / run["preset"] / run["method"] / f"seed{run['seed']}"
-        target.mkdir(parents=True, exist_ok=True)
+def main(sweeps: list[Path]) -> None:
+    found = list(runs.find(sweeps))
+    for preset in {run["preset"] for run in found}:
+        shutil.rmtree(runs.BANK / preset, ignore_errors=True)
+    for run in found:
+        if not run.complete:
+            raise UsageError(f"{run.path} is not complete")
+        setting = runs.label(run).replace(" ", ",")
+        target = runs.BANK / run["preset"] / setting / f"seed{run['seed']}"
+        target.mkdir(parents=True)
         for name in (runs.RESULTS, runs.ARRAYS):
             shutil.copyfile(run.path / name, target / name)
-        head = {"replay": "linear", "lucir": "cosine"}.get(run["method"])
-        if head and run["seed"] == 0:
+        head = {"replay": "linear", "lucir": "cosine"}.get(setting)
+        if head and run["seed"] == 0 and run["preset"] == "glyphs-b50-5":
             runs.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(
                 run.path / "phase_00.safetensors",
@@ -29,6 +35,8 @@ def main(sweep: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
-    except (IndexError, UsageError) as error:
-        sys.exit(f"{error}; usage: python notebooks/sources/bank.py SWEEP_DIR")
+        if not sys.argv[1:]:
+            raise UsageError("no folder named")
+        main([Path(argument) for argument in sys.argv[1:]])
+    except UsageError as error:
+        sys.exit(f"{error}; usage: python notebooks/sources/bank.py SWEEP_DIR …")

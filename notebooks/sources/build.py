@@ -1,57 +1,154 @@
 """Make the notebooks from their sources: ``python notebooks/sources/build.py [--check] [NAME …]``.
 
-A source is a script in the py:percent format (jupytext). The notebook has the same cells, executed
-in order, with their outputs. ``--check`` runs nothing and fails when a notebook and its source
-have drifted apart.
+A source is a script in the py:percent format (jupytext). It becomes the learner's notebook and,
+where a cell has a solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, the solved one
+too: the learner's has ``raise NotImplementedError`` in its place, and the solution folded below the
+cell that checks it. A markdown cell that begins with ``# %% [markdown] lang="de"`` is the German
+version of the cell before it, and makes one more notebook of the same code.
+
+Notebooks are executed in order and keep their outputs, the seconds it took and the peak of memory,
+of which the README's table is made. What has not changed is not run again, unless it is named.
+``--check`` runs nothing and fails when a notebook or the README has drifted from the sources.
 """
 
 import argparse
+import copy
+import re
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 SOURCES = Path(__file__).parent
 NOTEBOOKS = SOURCES.parent
+README = NOTEBOOKS.parent / "README.md"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PLACEHOLDER = "Run this cell to see the panel."
+PLOTLY = "application/vnd.plotly.v1+json"
+PLACEHOLDER = "An interactive part: run this cell to see it."
+SOLUTION = re.compile(
+    r"^(?P<indent> *)### BEGIN SOLUTION\n(?P<code>.*?)^ *### END SOLUTION\n?", re.M | re.S
+)
+STUB = "raise NotImplementedError  # your code here"
+PEAK = "__import__('resource').getrusage(0).ru_maxrss // (2**20 if __import__('sys').platform == 'darwin' else 2**10)"
+TABLE = re.compile(r"(<!-- notebooks: made by make notebooks -->\n).*?(<!-- end -->)", re.S)
 
 
-def from_source(source: Path) -> nbformat.NotebookNode:
-    """The notebook that a source describes, not yet executed."""
-    notebook = jupytext.read(source)
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"{source.stem.split('_')[0]}-{number:02d}"
+# ---- From a source to notebooks ---------------------------------------------------------------
+
+
+def versions(source: Path) -> dict[str, NotebookNode]:
+    """The notebooks that a source describes, not yet executed, by their path below notebooks/."""
+    cells = jupytext.read(source).cells
+    name = f"{source.stem}.ipynb"
+    found = {name: _assemble(source.stem, learners(in_language(cells, None)))}
+    if any(SOLUTION.search(cell.source) for cell in cells):
+        found[f"solved/{name}"] = _assemble(source.stem, solved(in_language(cells, None)))
+    for language in sorted({cell.metadata["lang"] for cell in cells if "lang" in cell.metadata}):
+        path = f"{language}/{name}"
+        found[path] = _assemble(source.stem, learners(in_language(cells, language)))
+    return found
+
+
+def in_language(cells: Iterable[NotebookNode], language: str | None) -> Iterator[NotebookNode]:
+    """The cells with their prose in one language; English where it is not translated."""
+    kept: list[NotebookNode] = []
+    for cell in cells:
+        if "lang" not in cell.metadata:
+            kept.append(cell)
+        elif cell.metadata["lang"] == language:
+            kept[-1] = cell
+    return iter(kept)
+
+
+def learners(cells: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
+    """Solutions taken out, and folded below the code cell that follows."""
+    folded = None
+    for cell in cells:
+        cell = copy.deepcopy(cell)
+        code = cell.source
+        cell.source = SOLUTION.sub(lambda match: f"{match['indent']}{STUB}\n", code).rstrip("\n")
+        yield cell
+        if cell.source != code:
+            folded = SOLUTION.sub(lambda match: match["code"], code).rstrip("\n")
+        elif folded is not None and cell.cell_type == "code":
+            yield nbformat.v4.new_markdown_cell(
+                f"<details><summary>Solution</summary>\n\n```python\n{folded}\n```\n\n</details>"
+            )
+            folded = None
+
+
+def solved(cells: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
+    """Solutions left in, without their marks."""
+    for number, cell in enumerate(cells):
+        cell = copy.deepcopy(cell)
+        cell.source = SOLUTION.sub(lambda match: match["code"], cell.source).rstrip("\n")
+        if number == 0:
+            cell.source = re.sub(r"^(# .*)", r"\1 (solved)", cell.source)
+        yield cell
+
+
+def _assemble(stem: str, cells: Iterable[NotebookNode]) -> NotebookNode:
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+    for number, cell in enumerate(cells):
+        cell["id"] = f"{stem.split('_')[0]}-{number:03d}"
         tags = cell.metadata.get("tags", [])
-        cell.metadata = {"tags": tags} if tags else {}
+        cell.metadata = NotebookNode({"tags": tags} if tags else {})
+        notebook.cells.append(cell)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
 
-def execute(notebook: nbformat.NotebookNode) -> None:
+def essence(notebook: NotebookNode) -> list[tuple]:
+    """What must be the same in a source and its notebook."""
+    return [(c.id, c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+
+
+# ---- Running ----------------------------------------------------------------------------------
+
+
+def execute(notebook: NotebookNode) -> None:
     """Run all cells, and keep only outputs that mean something without a kernel."""
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": NOTEBOOKS}}).execute()
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": NOTEBOOKS}})
+    began = time.perf_counter()
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+        seconds = time.perf_counter() - began
+        ask = client.kc.execute("", user_expressions={"peak": PEAK}, silent=True)
+        reply = client.wait_for_reply(ask)["content"]["user_expressions"]["peak"]
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
+    megabytes = int(reply["data"]["text/plain"])
+    notebook.metadata["measured"] = {"seconds": round(seconds), "peak_megabytes": megabytes}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = merged(o for o in cell.outputs if not is_progress(o))
             for output in cell.outputs:
-                if WIDGET in output.get("data", {}):
-                    output["data"] = {"text/plain": PLACEHOLDER}
+                tidy(output.get("data", {}))
 
 
-def merged(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+def tidy(data: dict) -> None:
+    """A live widget cannot be kept; an interactive figure says so where it cannot be drawn."""
+    if WIDGET in data:
+        data.clear()
+        data["text/plain"] = PLACEHOLDER
+    if PLOTLY in data:
+        data.pop("text/html", None)
+        data["text/plain"] = PLACEHOLDER
+
+
+def merged(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
     """What was printed in pieces, in one piece."""
-    kept: list[nbformat.NotebookNode] = []
+    kept: list[NotebookNode] = []
     for output in outputs:
         stream = output.output_type == "stream"
         if stream and kept and kept[-1].get("name") == output.name:
@@ -61,7 +158,7 @@ def merged(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNo
     return kept
 
 
-def is_progress(output: nbformat.NotebookNode) -> bool:
+def is_progress(output: NotebookNode) -> bool:
     """Whether it is nothing but a progress bar's trace; warnings and errors stay."""
     if output.output_type != "stream" or output.name != "stderr":
         return False
@@ -69,34 +166,72 @@ def is_progress(output: nbformat.NotebookNode) -> bool:
     return all(not part or part.startswith("phase ") for part in parts)
 
 
-def essence(notebook: nbformat.NotebookNode) -> list[tuple]:
-    """What must be the same in a source and its notebook."""
-    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+# ---- The README's table -----------------------------------------------------------------------
+
+
+def table() -> str:
+    """A row per notebook: what it is about, minutes, exercises, and what running it takes."""
+    lines = [
+        "| notebook | about | minutes | exercises | seconds to run | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        opening = notebook.cells[0].source
+        about = re.search(r"^\*(.+)\*$", opening, re.M)[1]
+        minutes = re.search(r"\*\*Time:\*\* (\d+) minutes", opening)[1]
+        exercises = sum(STUB in cell.source for cell in notebook.cells)
+        link = f"[{path.stem}](notebooks/{path.name})"
+        if exercises:
+            link += f" ([solved](notebooks/solved/{path.name}))"
+        measured = notebook.metadata["measured"]
+        lines.append(
+            f"| {link} | {about} | {minutes} | {exercises or '–'} | {measured['seconds']} | "
+            f"{measured['peak_megabytes'] / 1024:.1f} GB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str) -> str:
+    return TABLE.sub(lambda match: match[1] + table() + match[2], readme)
+
+
+# ---- The command ------------------------------------------------------------------------------
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="sources to make; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sources to run in any case")
     parser.add_argument("--check", action="store_true", help="only compare")
     options = parser.parse_args()
-    sources = [s for s in sorted(SOURCES.glob("[0-9][0-9]_*.py"))]
-    if options.names:
-        sources = [s for s in sources if s.stem in options.names]
+    sources = sorted(SOURCES.glob("[0-9][0-9]_*.py"))
+    unknown = set(options.names) - {source.stem for source in sources}
+    if unknown:
+        parser.error(f"no source {', '.join(sorted(unknown))}")
     drifted = []
     for source in sources:
-        target = NOTEBOOKS / f"{source.stem}.ipynb"
-        notebook = from_source(source)
-        if options.check:
-            stored = nbformat.read(target, as_version=4) if target.exists() else None
-            if stored is None or essence(stored) != essence(notebook):
-                drifted.append(target.name)
+        if options.names and source.stem not in options.names:
             continue
-        print(f"running {source.name}", flush=True)
-        execute(notebook)
-        nbformat.write(notebook, target)
-    if drifted:
-        print(f"not what their sources say: {', '.join(drifted)}; run `make notebooks`")
-    return 1 if drifted else 0
+        for path, notebook in versions(source).items():
+            target = NOTEBOOKS / path
+            stored = nbformat.read(target, as_version=4) if target.exists() else None
+            if stored is not None and essence(stored) == essence(notebook) and not options.names:
+                continue
+            drifted.append(path)
+            if not options.check:
+                print(f"running {path}", flush=True)
+                execute(notebook)
+                target.parent.mkdir(exist_ok=True)
+                nbformat.write(notebook, target)
+    readme = README.read_text(encoding="utf-8")
+    if readme != with_table(readme):
+        drifted.append(README.name)
+        if not options.check:
+            README.write_text(with_table(readme), encoding="utf-8")
+    if options.check and drifted:
+        print(f"not what the sources say: {', '.join(drifted)}; run `make notebooks`")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,182 @@
+"""A network with three features: its class embeddings and features on the unit sphere.
+
+A :class:`Snapshot` per phase; :func:`picture` draws them with matplotlib, :func:`figure` with
+plotly, to be turned by hand. Old classes are blue circles on solid lines, new ones orange diamonds
+on dashed lines.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+from torch import nn
+
+from lucir_edu import hardware
+from lucir_edu.config import Config
+from lucir_edu.datasets import Dataset
+from lucir_edu.lab import lessons
+from lucir_edu.lab.plots import NEW, OLD, Described
+from lucir_edu.losses import unit
+from lucir_edu.trainer import Learner, Measurement, PhaseEnd
+
+STYLES = {  # colour, plotly's marker and line, matplotlib's
+    "old": (OLD, "circle", "solid", "o", "-"),
+    "new": (NEW, "diamond", "dash", "D", "--"),
+}
+Views = Mapping[str, Sequence["Snapshot"]]  # name of the network -> a snapshot per phase
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network with 3-d features after a phase; C classes seen, n test images."""
+
+    classes: Sequence[str]  # C names
+    num_old: int
+    embeddings: np.ndarray  # (C, 3), of length one
+    features: np.ndarray  # (n, 3), of length one
+    labels: np.ndarray  # (n,)
+    measurement: Measurement
+
+    def side(self, name: str) -> tuple[range, np.ndarray]:
+        """The "old" or "new" classes, and which features are theirs."""
+        if name == "old":
+            return range(self.num_old), self.labels < self.num_old
+        return range(self.num_old, len(self.classes)), self.labels >= self.num_old
+
+
+def record(
+    config: Config, dataset: Dataset, backbone: nn.Module, per_class: int = 15
+) -> list[Snapshot]:
+    """Train, and look at some test images of each class after every phase.
+
+    Args:
+        config: with ``feature_dim=3``.
+        backbone: trained already; its features get a linear layer to three.
+    """
+    learner = Learner(config, dataset, hardware.pick_device("auto"))
+    learner.net.backbone[0].load_state_dict(backbone.state_dict())
+    snapshots = []
+    for event in itertools.chain.from_iterable(map(learner.learn, learner.stream.phases)):
+        if not isinstance(event, PhaseEnd):
+            continue
+        done = event.measurement
+        output, labels = lessons.look(event.model, config, dataset, range(done.classes_seen))
+        rows = np.concatenate(
+            [np.flatnonzero(labels.cpu() == c)[:per_class] for c in range(done.classes_seen)]
+        )
+        snapshots.append(
+            Snapshot(
+                classes=dataset.classes[: done.classes_seen],
+                num_old=snapshots[-1].measurement.classes_seen if snapshots else 0,
+                embeddings=unit(event.model.head.weight.detach()).cpu().numpy(),
+                features=unit(output.features).cpu().numpy()[rows],
+                labels=labels.cpu().numpy()[rows],
+                measurement=done,
+            )
+        )
+    return snapshots
+
+
+def picture(views: Views) -> Described:
+    """A row of spheres for each network, a column per phase."""
+    columns = max(len(snapshots) for snapshots in views.values())
+    figure = Figure(figsize=(9, 3.2 * len(views)), layout="constrained")
+    words = []
+    for row, (name, snapshots) in enumerate(views.items()):
+        for column, shot in enumerate(snapshots):
+            axes = figure.add_subplot(len(views), columns, row * columns + column + 1,
+                                      projection="3d", computed_zorder=False)  # fmt: skip
+            _draw(axes, shot)
+            axes.set_title(
+                f"{name}, phase {column}: {shot.measurement.cnn:.0f} % right", fontsize=9
+            )
+        accuracies = ", ".join(f"{shot.measurement.cnn:.0f}" for shot in snapshots)
+        words.append(f"{name}: {accuracies} % right after each phase")
+    return figure, (
+        f"Class embeddings (lines) and test features (dots) on the unit sphere, old classes blue "
+        f"with circles, new ones orange with diamonds. {'; '.join(words)}."
+    )
+
+
+def _draw(axes: object, shot: Snapshot) -> None:
+    u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
+    ball = (np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v))
+    axes.plot_wireframe(*ball, color="#bbbbbb", linewidth=0.3)
+    for name, (colour, _, _, marker, line) in STYLES.items():
+        classes, chosen = shot.side(name)
+        axes.scatter(*shot.features[chosen].T, color=colour, marker=marker, s=5, alpha=0.5,
+                     linewidths=0, depthshade=False)  # fmt: skip
+        for c in classes:
+            end = shot.embeddings[c]
+            axes.plot(*np.stack([np.zeros(3), end]).T, line, color=colour, linewidth=1.5)
+            axes.text(*(1.2 * end), shot.classes[c], color=colour, ha="center", va="center",
+                      fontsize=11, weight="bold")  # fmt: skip
+    axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+    axes.set_box_aspect((1, 1, 1), zoom=1.3)
+    axes.view_init(elev=20, azim=35)
+    axes.set_axis_off()
+
+
+def figure(views: Views) -> go.Figure:
+    """The same to be turned by hand, networks side by side, with a slider for the phase."""
+    phases = max(len(snapshots) for snapshots in views.values())
+    drawn = make_subplots(
+        1, len(views), specs=[[{"type": "scene"}] * len(views)], subplot_titles=list(views),
+        horizontal_spacing=0.02,
+    )  # fmt: skip
+    phase_of = []
+    for column, snapshots in enumerate(views.values(), 1):
+        for phase, shot in enumerate(snapshots):
+            traces = _traces(shot, legend=column == 1)
+            drawn.add_traces(traces, rows=1, cols=column)
+            phase_of += [phase] * len(traces)
+    steps = [
+        {
+            "method": "restyle",
+            "label": str(phase),
+            "args": ["visible", [p == phase for p in phase_of]],
+        }
+        for phase in range(phases)
+    ]
+    for trace, phase in zip(drawn.data, phase_of, strict=True):
+        trace.visible = phase == phases - 1
+    slider = {"active": phases - 1, "currentvalue": {"prefix": "phase "}, "steps": steps,
+              "len": 0.6, "x": 0.2, "pad": {"t": 10}}  # fmt: skip
+    axis = {"visible": False, "range": [-1.15, 1.15]}
+    drawn.update_scenes(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube",
+                        camera={"eye": {"x": 1.0, "y": 0.9, "z": 0.5}})  # fmt: skip
+    drawn.update_layout(
+        template="plotly_white", height=460, margin={"l": 0, "r": 0, "t": 30, "b": 10},
+        sliders=[slider], legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.12},
+    )  # fmt: skip
+    return drawn
+
+
+def _traces(shot: Snapshot, legend: bool) -> list[go.Scatter3d]:
+    traces = []
+    for name, (colour, symbol, dash, _, _) in STYLES.items():
+        classes, chosen = shot.side(name)
+        points = shot.features[chosen]
+        traces.append(go.Scatter3d(
+            x=points[:, 0], y=points[:, 1], z=points[:, 2], mode="markers",
+            name=f"features of {name} classes", legendgroup=f"dots {name}", showlegend=legend,
+            marker={"color": colour, "symbol": symbol, "size": 2.5, "opacity": 0.6},
+            text=[shot.classes[c] for c in shot.labels[chosen]], hovertemplate="%{text}",
+        ))  # fmt: skip
+        ends = np.stack([shot.embeddings[c] for c in classes]) if len(classes) else np.empty((0, 3))
+        rays = np.full((len(ends), 3, 3), np.nan)
+        rays[:, 0], rays[:, 1] = 0, ends  # a gap after each
+        names = [(None, shot.classes[c], None) for c in classes]
+        rays = rays.reshape(-1, 3)
+        traces.append(go.Scatter3d(
+            x=rays[:, 0], y=rays[:, 1], z=rays[:, 2], mode="lines+text",
+            name=f"embeddings of {name} classes", legendgroup=f"rays {name}", showlegend=legend,
+            line={"color": colour, "dash": dash, "width": 5}, hoverinfo="skip",
+            text=[text for three in names for text in three],
+            textfont={"color": colour, "size": 16},
+        ))  # fmt: skip
+    return traces

@@ -1,0 +1,131 @@
+# %% [markdown]
+# # Playground
+#
+# *Every switch in one place.*
+#
+# **After this notebook you can**
+#
+# - test your own "what if" about LUCIR in a minute,
+# - change any setting of an experiment in code,
+# - tell a finding from chance, by seeds.
+#
+# **Time:** 30 minutes, or as long as you like. **You need:** `05_the_full_objective`.
+
+# %%
+import dataclasses
+
+from lucir_edu import config, datasets, runs
+from lucir_edu.lab import lessons, plots
+from lucir_edu.lab.panels import TrainingPanel
+
+# %%
+settings = config.preset("glyphs-b50-5", method="lucir")
+data = datasets.load(settings)
+bases = runs.load_bases("glyphs-b50-5")
+bank = list(runs.load_bank("glyphs-b50-5"))
+table = {row["label"]: row for row in runs.compare(bank)}
+
+# %% [markdown]
+# ## What is recorded
+#
+# All settings that come with the course, mean ± sd over seeds. (Average incremental accuracy of the
+# head; the share of old classes' images taken for new ones at the end.)
+
+# %%
+for label, row in sorted(table.items(), key=lambda item: -item[1]["average (CNN)"][0]):
+    average, mistaken = row["average (CNN)"], row["old taken for new"]
+    print(f"{label:32s} {average[0]:5.1f} ± {average[1]:3.1f}   "
+          f"{mistaken[0]:5.1f} ± {mistaken[1]:3.1f}   {len(row['seeds'])} seeds")  # fmt: skip
+
+# %% [markdown]
+# ## Predict
+#
+# Choose two settings above that you have not compared yet. Which is better, and by how much more than
+# the spread of the seeds?
+
+# %%
+my_pair = ("lucir", "cosine+mr")  # two labels of the list above
+my_guess = 3.0  # points by which the first is better
+
+# %%
+(a, a_sd), (b, b_sd) = (table[label]["average (CNN)"] for label in my_pair)
+print(
+    f"{my_pair[0]} is better by {a - b:+.1f} points; one seed varies by about {max(a_sd, b_sd):.1f}"
+)
+print(f"Your guess was {my_guess:+.1f}.")
+
+# %% [markdown]
+# ## Train it live
+#
+# The three components as switches, the number of exemplars as a slider. This is what a training leaves
+# behind:
+
+# %%
+first = runs.firsts(bank)
+plots.show(
+    plots.accuracy({name: first[name] for name in ("replay", "cosine", "cosine+lf", "lucir")})
+)
+
+# %% tags=["nbval-ignore-output"]
+panel = TrainingPanel(settings, data, bases=bases)
+panel
+
+# %% [markdown]
+# ## Any setting, in code
+#
+# Every knob is a field of the config. These are all of them, with their values for LUCIR:
+
+# %% tags=["nbval-check-output"]
+for field in dataclasses.fields(settings):
+    print(f"{field.name} = {getattr(settings, field.name)!r}")
+
+# %% [markdown]
+# One phase takes a few seconds. Change the line and run it again, as often as you like:
+
+# %%
+mine = config.preset("glyphs-b50-5", method="lucir", margin=0.3, top_k=3)
+end = lessons.learn(mine, data, bases["cosine"], until=1).measurement
+print(f"after phase 1: all {end.cnn:.1f} %, old {end.cnn_old:.1f} %, new {end.cnn_new:.1f} %, "
+      f"old taken for new {end.old_to_new:.1f} %")  # fmt: skip
+assert end.cnn > 40, "a network that has learnt something"
+
+# %% [markdown]
+# ## Chance or finding?
+#
+# The base networks are of seed 0. Another seed for the phase draws other batches and crops. **Predict:**
+# how far apart are two runs of the same setting?
+
+# %%
+my_guess = 1.0  # points
+
+# %%
+again = dataclasses.replace(mine, seed=1)
+other = lessons.learn(again, data, bases["cosine"], until=1).measurement
+print(f"seed 0: {end.cnn:.1f} %, seed 1: {other.cnn:.1f} %; your guess: {my_guess} points apart")
+print(f"whole runs, five seeds: sd {table['lucir']['average (CNN)'][1]:.1f} points")
+
+# %% [markdown]
+# A difference that is not clearly larger than this is no finding. For whole runs with several seeds, in
+# the background:
+#
+# ```
+# lucir-edu sweep glyphs-b50-5 --grid margin=0.3,0.5 --grid top_k=2,3 --seeds 3 --out runs/mine
+# lucir-edu report runs/mine --html runs/mine.html
+# ```
+#
+# ## Questions to explore
+#
+# 1. Which setting has the smallest norm gap, and is it the best one? (Weight decay has a say.)
+# 2. `weight_decay=0.005` makes the staircase of norms of `01` steep. What does it do to LUCIR, and why?
+# 3. Is there a $\lambda_{base}$ at which margin ranking adds nothing?
+# 4. With `exemplars_per_class=0` and all three components: which term has nothing left to work on?
+# 5. `freeze_old_embeddings=false`: repeat the explanation of `03` on the panel.
+# 6. `base_classes=10, increment=10`: ten phases from nothing. Which component matters most now?
+#
+# ## What you have learnt
+#
+# - Every claim of the course is a setting away from being tested.
+# - One run is an anecdote; seeds make it a finding.
+#
+# **Next:** your own data: `lucir-edu run folder --data-root DIR` learns any `train/CLASS/*.jpg`,
+# `val/CLASS/*.jpg`.

@@ -1,0 +1,99 @@
+"""From one source: the learner's notebook, the solved one, and other languages."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = """# %% [markdown]
+# # Title
+#
+# *About it.*
+
+# %% [markdown] lang="de"
+# # Titel
+
+# %%
+def answer(x):
+    \"\"\"What is asked.\"\"\"
+    ### BEGIN SOLUTION
+    y = x + 1
+    return y
+    ### END SOLUTION
+
+# %% tags=["nbval-check-output"]
+answer = check(answer)
+
+# %% [markdown]
+# Afterwards.
+"""
+
+
+@pytest.fixture(scope="module")
+def build():
+    path = ROOT / "notebooks" / "sources" / "build.py"
+    spec = importlib.util.spec_from_file_location("build", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def made(build, tmp_path):
+    source = tmp_path / "01_sample.py"
+    source.write_text(SOURCE)
+    return build.versions(source)
+
+
+def test_a_source_makes_three_notebooks(made):
+    assert set(made) == {"01_sample.ipynb", "solved/01_sample.ipynb", "de/01_sample.ipynb"}
+
+
+def test_the_learner_has_a_stub_and_the_solution_folded_below_the_check(made):
+    title, stub, check, folded, after = made["01_sample.ipynb"].cells
+    assert title.source.startswith("# Title") and after.source == "Afterwards."
+    assert stub.source.splitlines() == [
+        "def answer(x):",
+        '    """What is asked."""',
+        "    raise NotImplementedError  # your code here",
+    ]
+    assert check.source == "answer = check(answer)"
+    assert check.metadata["tags"] == ["nbval-check-output"]
+    assert folded.cell_type == "markdown" and "<details>" in folded.source
+    assert "    y = x + 1\n    return y" in folded.source and "SOLUTION" not in folded.source
+
+
+def test_the_solved_one_has_the_solution_in_its_place(made):
+    title, solution, check, after = made["solved/01_sample.ipynb"].cells
+    assert title.source.startswith("# Title (solved)")
+    assert solution.source.endswith('"""\n    y = x + 1\n    return y')
+    assert (check.source, after.source) == ("answer = check(answer)", "Afterwards.")
+
+
+def test_another_language_changes_prose_alone(made):
+    english, german = made["01_sample.ipynb"].cells, made["de/01_sample.ipynb"].cells
+    assert german[0].source == "# Titel" and len(german) == len(english)
+    code = [[c.source for c in cells if c.cell_type == "code"] for cells in (english, german)]
+    assert code[0] == code[1]
+    assert german[-1].source == "Afterwards.", "what is not translated stays"
+
+
+def test_the_same_source_makes_the_same_notebooks(build, made, tmp_path):
+    again = build.versions(tmp_path / "01_sample.py")
+    assert again == made
+
+
+def test_drift_is_seen(build, made):
+    stored = made["01_sample.ipynb"]
+    before = build.essence(stored)
+    stored.cells[1].source += "  # changed"
+    assert build.essence(stored) != before
+
+
+def test_the_readme_s_table_is_replaced_and_nothing_else(build):
+    readme = "before\n<!-- notebooks: made by make notebooks -->\nold\n<!-- end -->\nafter\n"
+    changed = build.with_table(readme)
+    assert changed.startswith("before\n<!--") and changed.endswith("<!-- end -->\nafter\n")
+    assert "old" not in changed.splitlines() and "| notebook |" in changed
+    assert build.with_table(changed) == changed
