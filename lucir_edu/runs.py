@@ -68,6 +68,7 @@ def perform(
     preset: str = "",
     out: str | Path | None = None,
     resume: bool = False,
+    start: State | None = None,
     device: str = "auto",
     watch: Callable[[Event], object] = lambda event: None,
 ) -> Run:
@@ -75,6 +76,7 @@ def perform(
 
     Args:
         preset: a name to remember the config by.
+        start: a network to go on from, of the base phase, as of :func:`load_bases`.
         out: a folder to write to after every phase; None writes nothing.
         resume: go on with the run in ``out``, if there is one.
         device: auto, cpu, cuda or mps.
@@ -93,7 +95,8 @@ def perform(
         "method": method_of(config),
         "environment": hardware.describe(target, hardware.pick_precision(config.precision, target)),
     }
-    start = None if earlier is None else load_state(out, len(earlier["phases"]) - 1)
+    if earlier is not None:
+        start = load_state(out, len(earlier["phases"]) - 1)
     measurements, run = [], earlier
     for event in train(config, dataset, device=device, start=start):
         watch(event)

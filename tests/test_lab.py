@@ -7,15 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from lucir_edu import runs, stream
+from lucir_edu import losses, runs, stream
 from lucir_edu.config import preset
 from lucir_edu.datasets import load
-from lucir_edu.lab import plots, report
+from lucir_edu.lab import lessons, plots, report, sphere
 from lucir_edu.lab.live import Live, Probe, Throttle
-from lucir_edu.lab.panels import TrainingPanel
-from lucir_edu.trainer import EpochEnd, PhaseEnd, train
+from lucir_edu.lab.panels import MarginPanel, TrainingPanel
+from lucir_edu.model import build
+from lucir_edu.trainer import EpochEnd, PhaseEnd, State, objective, train
 
 # ---- Figures ----
 
@@ -96,6 +98,56 @@ def test_the_bars_of_the_confusion_are_what_becomes_of_old_and_new_images(traine
     assert heights[0] == pytest.approx([last["cnn_old"], last["cnn_new"]])
     assert heights[2, 0] == pytest.approx(last["old_to_new"])
     assert heights.sum(axis=0) == pytest.approx([100, 100])
+
+
+def test_pairs_of_letters_are_shown_side_by_side():
+    data = load(preset())
+    figure, words = plots.pairs(data, ("RЯ", "0θ"), per_letter=3)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["R", "Я", "0", "θ"]
+    shown = figure.axes[1].images[0].get_array()
+    rows = np.flatnonzero(data.train.labels == data.classes.index("Я"))[:3]
+    assert np.array_equal(shown, np.hstack(data.train.images[rows, 0].numpy()))
+    assert "R and Я" in words and "0 and θ" in words
+
+
+def test_curves_draw_the_points_they_are_given():
+    figure, words = plots.curves({"a": ([1, 2, 4], [5, 6, 9])}, "x", "height", marks=True, log=True)
+    (line,) = figure.axes[0].lines
+    assert line.get_xdata().tolist() == [1, 2, 4] and line.get_ydata().tolist() == [5, 6, 9]
+    assert line.get_marker() == "o" and figure.axes[0].get_xscale() == "log"
+    assert "a: from 5 at 1 to 9 at 4" in words
+
+
+def test_bars_have_their_mean_and_spread():
+    figure, words = plots.bars({"one": (40.0, 1.5), "two": (60.0, 3.0)}, "accuracy")
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [40, 60]
+    assert "one: 40.0 ± 1.5; two: 60.0 ± 3.0" in words
+
+
+def test_margins_count_the_pairs_on_which_the_loss_acts():
+    cosines = torch.tensor(
+        [[0.9, 0.0, 0.2, 0.1], [0.1, 0.5, 0.4, -0.2], [0.0, 0.0, 0.9, 0.1]]
+    )  # two old classes, two new; the last image is of a new one
+    figure, words = plots.margins(cosines, torch.tensor([0, 1, 2]), 2, top_k=2, margin=0.5)
+    # gaps: 0.7, 0.8; 0.1, 0.7
+    assert "25 % of the 4 pairs" in words and "2 exemplars" in words and "0 % are on" in words
+    pulled = sum(bar.get_height() for bar in figure.axes[0].containers[0])
+    far = sum(bar.get_height() for bar in figure.axes[0].containers[1])
+    assert (pulled, far) == (1, 3)
+
+
+def test_the_margin_panel_follows_its_sliders():
+    cosines = torch.tensor([[0.9, 0.0, 0.2, 0.1], [0.1, 0.5, 0.4, -0.2]])
+    panel = MarginPanel(cosines, torch.tensor([0, 1]), 2, losses.margin_ranking)
+    assert "25 % of the 4 pairs" in panel.words.value
+    assert f"Loss: {0.4 / 4:.4f}" in panel.words.value
+    before = panel.image.value
+    panel.margin.value = 0.75
+    assert "75 % of the 4 pairs" in panel.words.value and panel.image.value != before
+    panel.top_k.value = 1
+    assert "100 % of the 2 pairs" in panel.words.value
+    assert f"Loss: {(0.05 + 0.65) / 2:.4f}" in panel.words.value
+    assert panel.top_k.max == 2
 
 
 def test_curves_differ_in_line_and_marker():
@@ -314,3 +366,105 @@ def test_every_control_of_the_panel_has_a_label(toy):
         assert all(control.description for control in controls)
 
     in_a_loop(main())
+
+
+# ---- What the notebooks do again and again ----
+
+
+def test_learn_ends_after_the_phase_it_is_told(make_config, dataset):
+    config = make_config(epochs=1)
+    assert lessons.learn(config, dataset, until=1).measurement.phase == 1
+    assert lessons.learn(config, dataset).measurement.phase == 2
+
+
+def test_learn_goes_on_from_a_state_with_another_objective(make_config, dataset):
+    config, asked = make_config(epochs=1), []
+    base = lessons.learn(config, dataset, until=0)
+    start = State(0, {name: value.clone() for name, value in base.model.state_dict().items()})
+
+    def mine(config, output, targets, old, num_old):
+        asked.append(num_old)
+        return objective(config, output, targets, old, num_old)
+
+    assert lessons.learn(config, dataset, start, until=1, objective=mine).measurement.phase == 1
+    assert set(asked) == {6}, "the base phase was learnt again"
+
+
+def test_look_gives_what_the_network_says_of_the_images_asked_for(make_config, dataset):
+    config = make_config(epochs=1)
+    end = lessons.learn(config, dataset, until=1)
+    output, labels = lessons.look(end.model, config, dataset, range(9))
+    found = 100 * (output.logits.argmax(dim=1) == labels).float().mean().item()
+    assert found == pytest.approx(end.measurement.cnn) and len(labels) == 45
+    _, new = lessons.look(end.model, config, dataset, range(6, 9))
+    assert sorted(set(new.tolist())) == [6, 7, 8]
+    kept, owners = lessons.look(end.model, config, dataset, end.memory.indices, "train")
+    assert owners.tolist() == [c for c in range(9) for _ in range(3)] and len(kept.features) == 27
+
+
+def test_restore_gives_the_network_of_a_state(make_config, dataset):
+    config = make_config(epochs=1)
+    base = lessons.learn(config, dataset, until=0)
+    network = lessons.restore(State(0, base.model.state_dict()), config, dataset)
+    ours, _ = lessons.look(network, config, dataset, range(6))
+    theirs, _ = lessons.look(base.model, config, dataset, range(6))
+    assert torch.equal(ours.logits, theirs.logits)
+
+
+def test_source_prints_the_function(capsys):
+    lessons.source(losses.adaptive_lambda)
+    printed = capsys.readouterr().out
+    assert printed.startswith("def adaptive_lambda(") and "math.sqrt" in printed
+
+
+# ---- The sphere ----
+
+
+@pytest.fixture
+def views(make_config, dataset):
+    config = make_config(epochs=1, feature_dim=3)
+    backbone = build(make_config(), 6, 3, seed=1).backbone
+    return {
+        name: sphere.record(dataclasses.replace(config, cosine=cosine), dataset, backbone, 2)
+        for name, cosine in (("linear", False), ("cosine", True))
+    }
+
+
+def test_a_sphere_has_a_snapshot_per_phase_with_everything_of_length_one(views):
+    for shots in views.values():
+        assert [len(shot.classes) for shot in shots] == [6, 9, 12]
+        assert [shot.num_old for shot in shots] == [0, 6, 9]
+        for shot in shots:
+            assert shot.embeddings.shape == (len(shot.classes), 3)
+            assert shot.labels.tolist() == sorted([*range(len(shot.classes))] * 2)
+            for vectors in (shot.embeddings, shot.features):
+                assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)))
+            old, chosen = shot.side("old")
+            assert list(old) == list(range(shot.num_old))
+            assert chosen.sum() == 2 * shot.num_old
+
+
+def test_the_sphere_s_picture_names_every_class_of_each_phase(views):
+    figure, words = sphere.picture(views)
+    assert [len(axes.texts) for axes in figure.axes] == [6, 9, 12, 6, 9, 12]
+    last = views["cosine"][-1].measurement.cnn
+    assert f"cosine phase 2: {last:.0f} % right" in " ".join(
+        axes.get_title().replace(",", "") for axes in figure.axes
+    )
+    assert "linear:" in words and "cosine:" in words
+
+
+def test_the_slider_of_the_sphere_shows_one_phase_at_a_time(views):
+    figure = sphere.figure(views)
+    (slider,) = figure.layout.sliders
+    shown = [step.args[1] for step in slider.steps]
+    assert len(shown) == 3 and np.sum(shown, axis=0).tolist() == [1] * len(figure.data)
+    assert [trace.visible for trace in figure.data] == list(shown[2])
+    named = [
+        letter
+        for trace, seen in zip(figure.data, shown[1], strict=True)
+        if seen and "embeddings" in trace.name
+        for letter in trace.text
+        if letter
+    ]
+    assert len(named) == 2 * 9

@@ -209,6 +209,14 @@ def test_resuming_a_complete_run_trains_no_more(done, short, dataset):
     assert again == json.loads(json.dumps(run)) and events == []
 
 
+def test_a_run_may_start_from_a_base_network(done, short, dataset):
+    run, folder = done
+    state = runs.load_state(folder, 0)
+    again = perform(short, dataset, preset=run["preset"], start=state, device="cpu")
+    for phase, other in zip(again["phases"], run["phases"], strict=True):
+        assert {**phase, "seconds": 0} == {**other, "seconds": 0}
+
+
 def test_resuming_what_has_not_begun_begins(short, dataset, tmp_path):
     run = perform(short, dataset, out=tmp_path / "new" / "run", device="cpu", resume=True)
     assert run.complete and runs.load(tmp_path / "new" / "run").complete
@@ -367,6 +375,12 @@ def test_compare_groups_by_preset_method_and_settings():
         ("glyphs-b50-5", "lucir lambda_base=2.0"): [0],
         ("cifar100-b50-5", "lucir"): [0],
     }
+
+
+def test_firsts_has_the_lowest_seed_of_each_setting(done, make_config, dataset):
+    run, _ = done
+    other = runs.Run({**run, "seed": run["seed"] + 1}, run.arrays)
+    assert runs.firsts([other, run]) == {runs.label(run): run}
 
 
 def test_one_run_has_no_spread_and_a_missing_figure_stays_missing():

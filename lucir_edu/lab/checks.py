@@ -472,21 +472,22 @@ class Exercise:
             return [f"{self.name}: not written yet; {stands_in}"], False
         right = not any(found.values())
         verdict = "right" if right else f"not yet right; {stands_in}"
-        marks = [
-            f"  ✗ {name}: {words}" if words else f"  ✓ {name}" for name, words in found.items()
-        ]
+        marks = [f"  ✗ {key}: {words}" if words else f"  ✓ {key}" for key, words in found.items()]
         return [f"{self.name}: {verdict}", *marks, *prints.shown()], right
 
     def examine(self, submission: Callable, prints: Prints) -> dict[str, str] | None:
         """What is wrong by behaviour, "" for nothing; None when it is not written yet."""
         found: dict[str, str] = {}
+        history: list[tuple[Behaviour, Observation]] = []
         recognised: list[str] = []
         for behaviour in self.behaviours():
             prints.recent = 0
             title, final = behaviour.title, behaviour.shapes
             try:
                 seen = _apart(partial(behaviour.observe, submission), prints)
-                found[title] = self._difference(behaviour, seen, recognised)
+                found[title] = self._difference([*history, (behaviour, seen)], recognised)
+                if behaviour not in self.first:  # of which a mistake, a function, knows nothing
+                    history.append((behaviour, seen))
             except NotImplementedError:
                 if "value" not in found:
                     return None
@@ -499,8 +500,11 @@ class Exercise:
                 break
         return found
 
-    def _difference(self, behaviour: Behaviour, seen: Observation, recognised: list[str]) -> str:
-        """What is wrong with what was seen; "" for nothing."""
+    def _difference(
+        self, history: list[tuple[Behaviour, Observation]], recognised: list[str]
+    ) -> str:
+        """What is wrong with what was seen last; "" for nothing."""
+        behaviour, seen = history[-1]
         expected = _apart(partial(behaviour.observe, self.stand_in))
         if behaviour.shapes:
             if [v.shape for v in seen.values()] == [v.shape for v in expected.values()]:
@@ -508,15 +512,24 @@ class Exercise:
         elif same(seen, expected, self.tolerance):
             return ""
         words = behaviour.explain(seen, expected)
-        for mistake in [*recognised, *self.mistakes]:  # one that was seen before comes first
-            with contextlib.suppress(Exception):
-                like = _apart(partial(behaviour.observe, self.mistakes[mistake]))
-                if same(seen, like, self.tolerance):
-                    if mistake in recognised:
-                        return f"{words}, for the same reason"
-                    recognised.append(mistake)
-                    return f"{words}. This is what comes out when {mistake}."
+        if any(self._looks_the_same(mistake, history[-1:]) for mistake in recognised):
+            return f"{words}, for the same reason"
+        for mistake in self.mistakes:
+            if self._looks_the_same(mistake, history):
+                recognised.append(mistake)
+                return f"{words}. This is what comes out when {mistake}."
         return words
+
+    def _looks_the_same(self, mistake: str, history: list[tuple[Behaviour, Observation]]) -> bool:
+        """Whether a mistake shows all that was seen; what was seen last is looked at first."""
+        for behaviour, seen in reversed(history):
+            try:
+                like = _apart(partial(behaviour.observe, self.mistakes[mistake]))
+            except Exception:
+                return False
+            if not same(seen, like, self.tolerance):
+                return False
+        return True
 
     def behaviours(self) -> list[Behaviour]:
         """All that a right function does, in the order of the report."""
@@ -635,11 +648,8 @@ norm_gap = Exercise(
             lambda w, k: 100 - 100 / (_norm_gap(w, k) / 100 + 1),
         "old and new classes are exchanged": lambda w, k: 100 / (_norm_gap(w, k) / 100 + 1) - 100,
         "the sign is turned": lambda w, k: -_norm_gap(w, k),
-        "the sign is lost": lambda w, k: abs(_norm_gap(w, k)),
         "it is the difference of the lengths, not in percent of the old classes' length":
             lambda w, k: w[k:].norm(dim=1).mean() - w[:k].norm(dim=1).mean(),
-        "it is 100 times the difference of the lengths, whatever the old classes' length":
-            lambda w, k: 100 * (w[k:].norm(dim=1).mean() - w[:k].norm(dim=1).mean()),
         "it is the length of the mean embedding, not the mean length":
             lambda w, k: 100 * (w[k:].mean(0).norm() / w[:k].mean(0).norm() - 1),
         "the lengths are summed over classes, not averaged":
@@ -648,7 +658,6 @@ norm_gap = Exercise(
             lambda w, k: 100 * (w[k:].norm() / w[:k].norm() - 1),
         "the squares of the lengths are compared": lambda w, k: _gap((w * w).sum(1), k),
         "absolute values are summed for a length": lambda w, k: _gap(w.abs().sum(1), k),
-        "the numbers are averaged, not the lengths": lambda w, k: _gap(w.mean(1), k),
         "lengths are taken down the columns: an embedding is a row":
             lambda w, k: _gap(w.norm(dim=0), k),
         "the first new class is counted as old": lambda w, k: _norm_gap(w, k + 1),
@@ -689,12 +698,9 @@ old_to_new = Exercise(
             lambda p, t, k: _share(t < k, p >= k),
         "it is a share of the old images that are mistaken, not of all old images":
             lambda p, t, k: _share(p >= k, (t < k) & (p != t)),
-        "old images taken for another old class count too":
-            lambda p, t, k: _share(p != t, t < k),
+        "old images taken for another old class count too": lambda p, t, k: _share(p != t, t < k),
         "it is the share of old images taken for another old class":
             lambda p, t, k: _share((p < k) & (p != t), t < k),
-        "it is the share of old images taken for any old class":
-            lambda p, t, k: _share(p < k, t < k),
         "it is the share of old images that are right": lambda p, t, k: _share(p == t, t < k),
         "it is the share of new images taken for an old class":
             lambda p, t, k: _share(p < k, t >= k),
@@ -702,8 +708,7 @@ old_to_new = Exercise(
             lambda p, t, k: 100 * (p >= k).double().mean(),
         "the first new class counts as old in the predictions":
             lambda p, t, k: _share(p > k, t < k),
-        "the first new class counts as old in the targets":
-            lambda p, t, k: _share(p >= k, t <= k),
+        "the first new class counts as old in the targets": lambda p, t, k: _share(p >= k, t <= k),
     },
 )
 
@@ -739,12 +744,9 @@ forgetting = Exercise(
         "the accuracy one phase before the last is taken, not the best":
             lambda m: _drops(m, lambda a: a[-1]).mean(),
         "the mean accuracy before is taken, not the best": lambda m: _drops(m, np.mean).mean(),
-        "the worst accuracy before is taken, not the best": lambda m: _drops(m, min).mean(),
         "the sign is turned": lambda m: -_drops(m, max).mean(),
-        "the drops' signs are lost": lambda m: np.abs(_drops(m, max)).mean(),
         "the groups are summed, not averaged": lambda m: _drops(m, max).sum(),
         "only the base classes count": lambda m: _drops(m, max)[0],
-        "only the largest drop counts": lambda m: _drops(m, max).max(),
         "rows and columns are exchanged": lambda m: metrics.forgetting(m.T),
         "what stands above the diagonal is read": lambda m: (m[:-1].max(0) - m[-1])[:-1].mean(),
         "what stands above the diagonal is read, and the last group of classes counts too":
@@ -793,9 +795,9 @@ herding = Exercise(
     """,
     stand_in=memory.herding,
     form=IMAGES,
-    cases=_cases("features count", (_images(10, 3, seed=0), 5), (_images(9, 2, seed=0), 4)),
+    cases=_cases("features count", (_images(10, 3, seed=376), 5), (_images(9, 2, seed=282), 4)),
     corners={"chooses each image once when asked for all":
-             _cases("features count", (_images(4, 3, seed=0), 4))},
+             _cases("features count", (_images(4, 3, seed=352), 4))},
     mistakes={
         "the features are not made unit vectors": partial(_herd, ready=_as_it_is),
         "the columns are made unit vectors: an image is a row": partial(_herd, ready=_by_columns),
@@ -803,9 +805,6 @@ herding = Exercise(
             lambda f, n: _by_distance(unit(f))[:n],
         "the images nearest to the class mean are taken, and features are not made unit vectors":
             lambda f, n: _by_distance(f)[:n],
-        "the images farthest from the class mean are taken":
-            lambda f, n: _by_distance(unit(f)).flip(0)[:n],
-        "each step takes the image that leads farthest away": partial(_herd, worst=True),
         "image 0 is taken first, whatever it is": partial(_herd, first=(0,)),
         "an image can be chosen again": partial(_herd, again=True),
         "the class mean is made a unit vector, which the mean of several images cannot reach":
@@ -817,10 +816,6 @@ herding = Exercise(
         "the best come last": lambda f, n: memory.herding(f, n).flip(0),
         "all images are ranked, whatever `count`": lambda f, n: memory.herding(f, len(f)),
         "one image too few is chosen": lambda f, n: memory.herding(f, n - 1),
-        "the indices are sorted": lambda f, n: memory.herding(f, n).sort().values,
-        "the first images are taken": lambda f, n: torch.arange(n),
-        "the features are given, not their indices":
-            lambda f, n: f[memory.herding(f, n)].long(),
     },
 )
 
@@ -860,20 +855,13 @@ cosine_similarity_matrix = Exercise(
             lambda f, w: unit(f) @ unit(w).T / f.norm(dim=1)[:, None] / w.norm(dim=1),
         "absolute values are summed for a length":
             lambda f, w: F.normalize(f, p=1) @ F.normalize(w, p=1).T,
-        "the rows are divided by their sums": lambda f, w: (f / f.sum(1)[:, None])
-            @ (w / w.sum(1)[:, None]).T,
         "a length of 0 is divided by": lambda f, w: (f / f.norm(dim=1)[:, None])
             @ (w / w.norm(dim=1)[:, None]).T,
         "rows and columns are exchanged": lambda f, w: cos(w, f),
         "it is 1 minus the cosine": lambda f, w: 1 - cos(f, w),
-        "the sign is turned": lambda f, w: -cos(f, w),
         "the cosine's sign is lost": lambda f, w: cos(f, w).abs(),
-        "negative cosines are cut off": lambda f, w: cos(f, w).clamp(min=0),
-        "a softmax is taken": lambda f, w: cos(f, w).softmax(dim=1),
         "it is the angle, not its cosine": lambda f, w: cos(f, w).acos(),
         "it is the distance of the unit vectors": lambda f, w: torch.cdist(unit(f), unit(w)),
-        "features are compared among themselves": lambda f, w: cos(f, f),
-        "the cosines are summed over the classes": lambda f, w: cos(f, w).sum(1),
         "the lengths count as constants, out of the gradient's sight":
             lambda f, w: _steady(f) @ _steady(w).T,
     },
@@ -903,25 +891,18 @@ softmax_ceiling = Exercise(
     mistakes={
         "the others have cosine 0: it can be lower": lambda n, s: _ceiling(s, 0, n - 1),
         "the class itself counts among the others too": lambda n, s: _ceiling(s, -s, n),
-        "the others are two fewer than all classes": lambda n, s: _ceiling(s, -s, n - 2),
-        "there is but one other class": lambda n, s: _ceiling(s, -s, 1),
         "eta is left out": lambda n, s: _ceiling(1, -1, n - 1),
         "eta counts for the class itself alone": lambda n, s: _ceiling(s, -1, n - 1),
-        "eta counts for the others alone": lambda n, s: _ceiling(1, -s, n - 1),
         "eta divides": lambda n, s: _ceiling(1 / s, -1 / s, n - 1),
         "eta multiplies the probability": lambda n, s: s * _ceiling(1, -1, n - 1),
-        "eta counts twice": lambda n, s: _ceiling(s * s, -s * s, n - 1),
         "the others are as far apart from one another as they can be, too":
             lambda n, s: _ceiling(s, -s / (n - 1), n - 1),
-        "all classes have the same cosine": lambda n, s: 1 / n,
         "it is the lowest probability, not the highest": lambda n, s: _ceiling(-s, s, n - 1),
         "it is the probability of all others": lambda n, s: 1 - _ceiling(s, -s, n - 1),
         "it is in percent": lambda n, s: 100 * _ceiling(s, -s, n - 1),
         "it is the logarithm of the probability": lambda n, s: math.log(_ceiling(s, -s, n - 1)),
-        "it is the cross-entropy": lambda n, s: -math.log(_ceiling(s, -s, n - 1)),
         "the class itself is missing in the sum that is divided by":
             lambda n, s: math.exp(2 * s) / (n - 1),
-        "it is divided by one other class, not by the sum over all": lambda n, s: math.exp(2 * s),
     },
 )
 
@@ -1035,18 +1016,8 @@ CosineHead = Exercise(
         "the scale is left out": lambda f, w, s: cos(f, w),
         "the scale is left out, and nothing is made a unit vector": lambda f, w, s: f @ w.T,
         "the scale divides": lambda f, w, s: cos(f, w) / s,
-        "the scale is added": lambda f, w, s: cos(f, w) + s,
         "the scale counts twice": lambda f, w, s: s * s * cos(f, w),
-        "the exponential of the scale is taken": lambda f, w, s: s.exp() * cos(f, w),
-        "the scale comes before the lengths are divided by, which takes it out again":
-            lambda f, w, s: cos(s * f, w),
-        "a softmax is taken: logits come before it":
-            lambda f, w, s: (s * cos(f, w)).softmax(dim=1),
-        "the logarithm of a softmax is taken: logits come before it":
-            lambda f, w, s: (s * cos(f, w)).log_softmax(dim=1),
-        "the cosine's sign is lost": lambda f, w, s: s * cos(f, w).abs(),
-        "negative cosines are cut off": lambda f, w, s: s * cos(f, w).clamp(min=0),
-        "it is the scale times 1 minus the cosine": lambda f, w, s: s * (1 - cos(f, w)),
+        "a softmax is taken: logits come before it": lambda f, w, s: (s * cos(f, w)).softmax(dim=1),
         "rows and columns are exchanged": lambda f, w, s: s * cos(w, f),
         "the lengths count as constants, out of the gradient's sight":
             lambda f, w, s: s * _steady(f) @ _steady(w).T,
@@ -1106,20 +1077,11 @@ imprint = Exercise(
             partial(_imprinted, length=torch.norm),
         "the old embeddings' lengths are summed, not averaged":
             partial(_imprinted, length=lambda w: w.norm(dim=1).sum()),
-        "the longest old embedding gives the length":
-            partial(_imprinted, length=lambda w: w.norm(dim=1).max()),
         "the length is taken down the columns of the old embeddings":
             partial(_imprinted, length=lambda w: w.norm(dim=0).mean()),
-        "it is divided by the old embeddings' length":
-            partial(_imprinted, length=lambda w: 1 / w.norm(dim=1).mean()),
-        "the columns are made unit vectors: an image is a row":
-            partial(_imprinted, ready=_by_columns),
-        "all new classes get the mean of all features": lambda f, y, n, w:
-            unit(unit(f).mean(0)).expand(n, -1) * w.norm(dim=1).mean(),
         "the sum over a class is neither averaged nor made a unit vector":
             partial(_imprinted, mean=lambda f: f.sum(0), finish=_as_it_is),
         "only the first image of each class counts": partial(_imprinted, mean=lambda f: f[0]),
-        "only the last image of each class counts": partial(_imprinted, mean=lambda f: f[-1]),
         "the old embeddings stand above the new ones":
             lambda f, y, n, w: torch.cat([w, model.imprint(f, y, n, w)]),
         "rows and columns are exchanged": lambda f, y, n, w: model.imprint(f, y, n, w).T,
@@ -1160,26 +1122,19 @@ less_forget = Exercise(
         "it is given for each image: their mean is missing": lambda f, o: 1 - _likeness(f, o),
         "the products of a row are averaged, not summed":
             lambda f, o: 1 - (unit(f) * unit(o)).mean(),
-        "all cosines together are taken from one": lambda f, o: 1 - _likeness(f, o).sum(),
         "it is the mean cosine, which is to grow": lambda f, o: _likeness(f, o).mean(),
         "the one is missing": lambda f, o: -_likeness(f, o).mean(),
         "the sign is turned": lambda f, o: _likeness(f, o).mean() - 1,
-        "the cosine is added to one": lambda f, o: 1 + _likeness(f, o).mean(),
-        "the cosine's sign is lost": lambda f, o: (1 - _likeness(f, o).abs()).mean(),
-        "negative cosines are cut off": lambda f, o: (1 - _likeness(f, o).clamp(min=0)).mean(),
         "one minus the cosine is squared": lambda f, o: (1 - _likeness(f, o)).square().mean(),
         "it is the squared distance of the unit vectors, which is twice as much":
             lambda f, o: 2 * (1 - _likeness(f, o)).mean(),
         "it is the mean squared difference of the unit vectors' numbers":
             lambda f, o: F.mse_loss(unit(f), unit(o)),
         "it is the mean squared difference of the features": lambda f, o: F.mse_loss(f, o),
-        "it is the distance of the features": lambda f, o: (f - o).norm(dim=1).mean(),
         "it is the distance of the unit vectors":
             lambda f, o: (unit(f) - unit(o)).norm(dim=1).mean(),
-        "it is the angle": lambda f, o: _likeness(f, o).acos().mean(),
         "every image is compared with all of the teacher's, not with its own alone":
             lambda f, o: (1 - cos(f, o)).mean(),
-        "only the first image counts": lambda f, o: 1 - _likeness(f, o)[0],
         "the features' lengths count as constants, out of the gradient's sight":
             lambda f, o: (1 - (_steady(f) * unit(o)).sum(1)).mean(),
     },
@@ -1199,22 +1154,15 @@ adaptive_lambda = Exercise(
         "new classes are divided by old ones: so the paper prints it, while the authors' code has "
         "it the other way round": lambda b, o, n: b * math.sqrt(n / o),
         "the root is missing": lambda b, o, n: b * o / n,
-        "the root is missing, and old and new classes are exchanged": lambda b, o, n: b * n / o,
         "all classes are divided by the new ones, not the old ones alone":
             lambda b, o, n: b * math.sqrt((o + n) / n),
-        "old classes are divided by all, not by the new ones":
-            lambda b, o, n: b * math.sqrt(o / (o + n)),
-        "new classes are divided by all": lambda b, o, n: b * math.sqrt(n / (o + n)),
         "all classes are divided by the old ones": lambda b, o, n: b * math.sqrt((o + n) / o),
         "the root is taken of the base too": lambda b, o, n: math.sqrt(b * o / n),
         "the root is taken of the old classes alone": lambda b, o, n: b * math.sqrt(o) / n,
         "the root is taken of the new classes alone": lambda b, o, n: b * o / math.sqrt(n),
         "the base is left out": lambda b, o, n: math.sqrt(o / n),
         "it is the base, whatever the classes": lambda b, o, n: b,
-        "the base is added": lambda b, o, n: b + math.sqrt(o / n),
-        "the ratio is squared": lambda b, o, n: b * (o / n) ** 2,
         "the ratio is rounded to a whole number": lambda b, o, n: b * math.sqrt(o // n),
-        "old and new classes are multiplied": lambda b, o, n: b * math.sqrt(o * n),
         "the new classes are left out": lambda b, o, n: b * math.sqrt(o),
     },
 )
@@ -1239,10 +1187,8 @@ score_distillation = Exercise(
         "the images are summed, not averaged": lambda c, t: (c - t).square().sum(),
         "classes are averaged and images summed": lambda c, t: (c - t).square().mean(1).sum(),
         "it is given for each image: their mean is missing": lambda c, t: (c - t).square().sum(1),
-        "it is given for each class": lambda c, t: (c - t).square().mean(0),
         "it is the distance, as the paper prints it, where the authors' code has its square":
             lambda c, t: (c - t).norm(dim=1).mean(),
-        "it is the length of all differences together": lambda c, t: (c - t).norm(),
         "the differences are made positive, not squared": lambda c, t: (c - t).abs().sum(1).mean(),
         "the differences are made positive, not squared, and averaged over the classes":
             lambda c, t: (c - t).abs().mean(),
@@ -1250,19 +1196,9 @@ score_distillation = Exercise(
         "the differences are summed before they are squared":
             lambda c, t: (c - t).sum(1).square().mean(),
         "the sign is turned": lambda c, t: -(c - t).square().sum(1).mean(),
-        "it is halved": lambda c, t: (c - t).square().sum(1).mean() / 2,
         "a root is taken of the whole": lambda c, t: (c - t).square().sum(1).mean().sqrt(),
-        "only the largest difference of an image counts":
-            lambda c, t: (c - t).square().amax(1).mean(),
-        "the squares are compared": lambda c, t: (c.square() - t.square()).sum(1).mean(),
-        "the rows are compared by their cosine":
-            lambda c, t: (1 - F.cosine_similarity(c, t)).mean(),
-        "a softmax is taken first": lambda c, t: (c.softmax(1) - t.softmax(1)).square().sum(1).mean(),
         "it is the divergence of probabilities, the usual distillation":
             lambda c, t: F.kl_div(c.log_softmax(1), t.softmax(1), reduction="batchmean"),
-        "it is the cross-entropy with the teacher's probabilities":
-            lambda c, t: F.cross_entropy(c, t.softmax(1)),
-        "only the first image counts": lambda c, t: (c - t)[0].square().sum(),
     },
 )
 
@@ -1294,7 +1230,6 @@ hardest_negatives = Exercise(
         "they stand in the order of the classes, not highest first":
             lambda c, o, k: c[:, o:].gather(1, c[:, o:].topk(k).indices.sort(dim=1).values),
         "the first new classes are taken, not the most alike": lambda c, o, k: c[:, o : o + k],
-        "the last new classes are taken, not the most alike": lambda c, o, k: c[:, -k:],
         "it is their place among the new classes, not their cosine":
             lambda c, o, k: c[:, o:].topk(k, dim=1).indices,
         "it is their class number, not their cosine":
@@ -1303,7 +1238,6 @@ hardest_negatives = Exercise(
             lambda c, o, k: c.gather(1, c[:, o:].topk(k, dim=1).indices),
         "the highest are taken down the batch, not along the classes":
             lambda c, o, k: c[:, o:].topk(min(k, len(c)), dim=0).values,
-        "the highest of the whole batch are taken": lambda c, o, k: c[:, o:].flatten().topk(k).values,
         "the last old class counts as new": lambda c, o, k: _hardest(c, o - 1, k),
         "the first new class is left out":
             lambda c, o, k: _hardest(c, o + 1, min(k, c.shape[1] - o - 1)),
@@ -1311,7 +1245,6 @@ hardest_negatives = Exercise(
         "always two are taken": lambda c, o, k: _hardest(c, o, 2),
         "all new classes are taken": lambda c, o, k: _hardest(c, o, c.shape[1] - o),
         "their mean is taken": lambda c, o, k: _hardest(c, o, k).mean(1),
-        "the cosine's sign is lost": lambda c, o, k: _hardest(c.abs(), o, k),
         "rows and columns are exchanged": lambda c, o, k: _hardest(c, o, k).T,
     },
 )
@@ -1367,8 +1300,8 @@ margin_ranking = Exercise(
     corner_gradients={"its gradient is 0 for a batch without an old image": _NO_OLD_IMAGE},
     learns=("cosines",),
     mistakes={
-        "the sum is taken over the K negatives, as the paper prints it; wanted is their mean, as in "
-        "the authors' code": _ranking(over_k=lambda h: h.sum(1)),
+        "the sum is taken over the K negatives, as the paper prints it; wanted is their mean, as "
+        "in the authors' code": _ranking(over_k=lambda h: h.sum(1)),
         "images of new classes count too": _ranking(images=lambda y, o: y >= 0),
         "images of new classes count, not those of old ones": _ranking(images=lambda y, o: y >= o),
         "the first new class counts as old": _ranking(images=lambda y, o: y <= o),
@@ -1378,9 +1311,6 @@ margin_ranking = Exercise(
             _ranking(over_images=lambda losses, chosen: losses[chosen].sum()),
         "the sum is taken over images and negatives": _ranking(
             over_k=lambda h: h.sum(1), over_images=lambda losses, chosen: losses[chosen].sum()),
-        "the sum over the K negatives is divided by the number of all images": _ranking(
-            over_k=lambda h: h.sum(1),
-            over_images=lambda losses, chosen: losses[chosen].sum() / len(chosen)),
         "a mean is taken over no image":
             _ranking(over_images=lambda losses, chosen: losses[chosen].mean()),
         "it is given for each image: their mean is missing":
@@ -1395,7 +1325,6 @@ margin_ranking = Exercise(
             _ranking(others=lambda c, y, o, k: c[:, o:]),
         "the new classes least like the image are its negatives":
             _ranking(others=lambda c, y, o, k: -_hardest(-c, o, k)),
-        "the first new classes are the negatives": _ranking(others=lambda c, y, o, k: c[:, o : o + k]),
         "only the hardest negative counts": _ranking(top_k=1),
         "`top_k` is always 2": _ranking(top_k=2),
         "`margin` is always 0.5": _ranking(margin=0.5),
@@ -1407,20 +1336,12 @@ margin_ranking = Exercise(
             _ranking(hinge=_as_it_is),
         "the mean over the negatives is cut off at 0, not each of them":
             _ranking(hinge=_as_it_is, over_k=lambda h: h.mean(1).clamp(min=0)),
-        "the mean over all is cut off at 0, not each of them": _ranking(
-            hinge=_as_it_is, over_images=lambda losses, chosen: losses[chosen].mean().clamp(min=0)),
-        "it is cut off above 0, not below": _ranking(hinge=lambda gaps: gaps.clamp(max=0)),
         "it is squared": _ranking(hinge=lambda gaps: gaps.clamp(min=0).square()),
-        "it is cut off smoothly": _ranking(hinge=F.softplus),
-        "the pairs that fail are counted": _ranking(hinge=lambda gaps: (gaps > 0).float()),
         "the cosines are scaled by 10, as logits are":
             lambda c, *rest: losses.margin_ranking(10 * c, *rest),
         "the highest cosine with an old class is taken for the image's own":
             _ranking(own=lambda c, y, o: c[:, :o].amax(1, keepdim=True)),
-        "the image's own cosine is left out": _ranking(own=lambda c, y, o: 0),
         "the sign is turned": lambda *given: -losses.margin_ranking(*given),
-        "the image's own cosine is detached":
-            _ranking(own=lambda c, y, o: c.detach().gather(1, y[:, None])),
         "the negatives are detached":
             _ranking(others=lambda c, y, o, k: _hardest(c, o, k).detach()),
     },
@@ -1458,33 +1379,22 @@ angles = Exercise(
         "the embeddings are not made unit vectors": lambda w: _degrees(w @ w.T),
         "the embeddings are not made unit vectors, and products above 1 have no angle":
             lambda w: (w @ w.T).acos().rad2deg(),
-        "only one of the two is made a unit vector": lambda w: _degrees(unit(w) @ w.T),
         "the columns are made unit vectors: an embedding is a row":
             lambda w: _degrees(_by_columns(w) @ _by_columns(w).T),
         "angles are taken between columns: an embedding is a row": lambda w: _angles(w.T),
-        "the cosine's sign is lost, so that no angle is obtuse": lambda w: _degrees(cos(w, w).abs()),
-        "negative cosines are cut off, so that no angle is obtuse":
-            lambda w: _degrees(cos(w, w).clamp(min=0)),
+        "the cosine's sign is lost: no angle is obtuse": lambda w: _degrees(cos(w, w).abs()),
+        "negative cosines are cut off": lambda w: _degrees(cos(w, w).clamp(min=0)),
         "it is 180 degrees minus the angle": lambda w: 180 - _angles(w),
         "it is half the angle": lambda w: _angles(w) / 2,
-        "it is twice the angle": lambda w: 2 * _angles(w),
-        "the arc sine is taken": lambda w: cos(w, w).clamp(-1, 1).asin().rad2deg(),
         "degrees are made without the number pi": lambda w: 180 * _angles(w).deg2rad(),
-        "a full turn is taken for 180 degrees, or radians twice for degrees":
-            lambda w: _angles(w).deg2rad().deg2rad(),
         "it is the distance of the unit vectors": lambda w: torch.cdist(unit(w), unit(w)),
-        "it is the distance of the embeddings": lambda w: torch.cdist(w, w),
         "only pairs above the diagonal are filled in": lambda w: _angles(w).triu(),
-        "only pairs below the diagonal are filled in": lambda w: _angles(w).tril(),
-        "it is the mean over the other classes": lambda w: _angles(w).mean(1),
         "a cosine that rounding brings a little above 1 or below −1 has no angle":
             lambda w: (unit(w) @ unit(w).T).acos().rad2deg(),
         "a cosine that rounding brings a little below −1 has no angle":
             lambda w: (unit(w) @ unit(w).T).clamp(max=1).acos().rad2deg(),
         "what is not a number is made 0, also where directions are opposite":
             lambda w: (unit(w) @ unit(w).T).acos().rad2deg().nan_to_num(),
-        "the diagonal is 90": lambda w: _angles(w).fill_diagonal_(90),
-        "the diagonal is 180": lambda w: _angles(w).fill_diagonal_(180),
         "the diagonal is NaN": lambda w: _angles(w).fill_diagonal_(torch.nan),
     },
 )
@@ -1513,27 +1423,27 @@ class _Parts:
     top_k: int = 2
     margin: float = 0.5
 
-    def entropy(self, scores: Tensor | None = None, **how: str) -> Tensor:
-        return F.cross_entropy(self.output.logits if scores is None else scores, self.targets, **how)
+    def entropy(self, scores: Tensor | None = None) -> Tensor:
+        scores = self.output.logits if scores is None else scores
+        return F.cross_entropy(scores, self.targets)
 
     def weight(self, **changes: float) -> float:
         new = self.output.logits.shape[1] - self.num_old
-        numbers = {"base": self.base, "num_old": self.num_old, "num_new": new}
-        return losses.adaptive_lambda(**{**numbers, **changes})
+        usual = {"base": self.base, "num_old": self.num_old, "num_new": new}
+        return losses.adaptive_lambda(**{**usual, **changes})
 
     def forget(self) -> Tensor:
         return losses.less_forget(self.output.features, self.old.features)
 
     def rank(self, scores: Tensor | None = None, **changes: float) -> Tensor:
-        scores, given = self.output.cosines if scores is None else scores, (self.targets, self.num_old)
-        return losses.margin_ranking(
-            scores, *given, **{"top_k": self.top_k, "margin": self.margin, **changes})
+        scores = self.output.cosines if scores is None else scores
+        usual = {"top_k": self.top_k, "margin": self.margin}
+        return losses.margin_ranking(scores, self.targets, self.num_old, **{**usual, **changes})
 
     def total(self, **terms: Any) -> Tensor:
-        usual = {name: getattr(self, name) for name in ("entropy", "weight", "forget", "rank")}
-        values = [terms.get(name, make) for name, make in usual.items()]
-        entropy, weight, forget, rank = (v() if callable(v) else v for v in values)
-        return entropy + weight * forget + rank
+        names = ("entropy", "weight", "forget", "rank")
+        values = [terms[n] if n in terms else getattr(self, n)() for n in names]
+        return values[0] + values[1] * values[2] + values[3]
 
 
 def _with(combine: Callable[[_Parts], Tensor]) -> Callable:
@@ -1582,19 +1492,12 @@ lucir_loss = Exercise(
         "lambda is left out": _with(lambda s: s.total(weight=1)),
         "lambda has all classes for the new ones":
             _with(lambda s: s.total(weight=s.weight(num_new=s.output.logits.shape[1]))),
-        "lambda has all classes for the old ones":
-            _with(lambda s: s.total(weight=s.weight(num_old=s.output.logits.shape[1]))),
         "`lambda_base` is always 5": _with(lambda s: s.total(weight=s.weight(base=5))),
         "lambda weighs margin ranking too": _with(lambda s: s.total(rank=s.weight() * s.rank())),
-        "lambda weighs margin ranking, not less-forget":
-            _with(lambda s: s.total(weight=1, rank=s.weight() * s.rank())),
-        "lambda weighs cross-entropy too": _with(lambda s: s.total(entropy=s.weight() * s.entropy())),
         "margin ranking is left out": _with(lambda s: s.total(rank=0)),
         "less-forget is left out": _with(lambda s: s.total(forget=0)),
         "cross-entropy is left out": _with(lambda s: s.total(entropy=0)),
         "it is cross-entropy alone, also after the base phase": _with(lambda s: s.entropy()),
-        "margin ranking is subtracted": _with(lambda s: s.total(rank=-s.rank())),
-        "less-forget is subtracted": _with(lambda s: s.total(forget=-s.forget())),
         "the mean of the terms is taken, not their sum": _with(lambda s: s.total() / 3),
         "margin ranking is given the logits; it wants the cosines":
             _with(lambda s: s.total(rank=s.rank(s.output.logits))),
@@ -1602,24 +1505,15 @@ lucir_loss = Exercise(
             _with(lambda s: s.total(entropy=s.entropy(s.output.cosines))),
         "cross-entropy is given probabilities; it wants the logits":
             _with(lambda s: s.total(entropy=s.entropy(s.output.logits.softmax(1)))),
-        "cross-entropy is summed over the images, not averaged":
-            _with(lambda s: s.total(entropy=s.entropy(reduction="sum"))),
         "less-forget is given the old classes' logits; it wants the features":
             _with(lambda s: s.total(
                 forget=losses.less_forget(s.output.logits[:, :s.num_old], s.old.logits))),
-        "the teacher's scores are distilled; less-forget wants the features":
-            _with(lambda s: s.total(
-                forget=losses.score_distillation(s.output.cosines[:, :s.num_old], s.old.cosines))),
-        "less-forget is summed over the images, not averaged":
-            _with(lambda s: s.total(forget=len(s.targets) * s.forget())),
         "margin ranking is summed over the K negatives, as the paper prints it":
             _with(lambda s: s.total(rank=s.rank(reduction="paper"))),
         "`margin` is not passed on": _with(lambda s: s.total(rank=s.rank(margin=0.5))),
         "`top_k` is not passed on": _with(lambda s: s.total(rank=s.rank(top_k=2))),
         "neither `top_k` nor `margin` is passed on":
             _with(lambda s: s.total(rank=s.rank(top_k=2, margin=0.5))),
-        "less-forget is detached": _with(lambda s: s.total(forget=s.forget().detach())),
-        "margin ranking is detached": _with(lambda s: s.total(rank=s.rank().detach())),
     },
 )
 
@@ -1675,8 +1569,6 @@ nearest_mean = Exercise(
             lambda f, e, y: _closest(f, _means(e, y)),
         "nothing is made a unit vector, and the highest product is taken":
             lambda f, e, y: (f @ _means(e, y).T).argmax(1),
-        "the features alone are made unit vectors, and the nearest is taken":
-            lambda f, e, y: _closest(unit(f), _means(e, y)),
         "a class's exemplars are summed, and the highest product is taken":
             lambda f, e, y: (f @ _means(unit(e), y, Tensor.sum).T).argmax(1),
         "the class of the likest exemplar is taken, without means":
@@ -1687,15 +1579,9 @@ nearest_mean = Exercise(
         "the class least alike is taken": lambda f, e, y: cos(f, _means(unit(e), y)).argmin(1),
         "only the first exemplar of each class counts":
             lambda f, e, y: _likest(f, _means(e, y, lambda part, _: part[0])),
-        "only the last exemplar of each class counts":
-            lambda f, e, y: _likest(f, _means(e, y, lambda part, _: part[-1])),
         "classes are numbered as they come up among the exemplars": lambda f, e, y: torch.tensor(
             [list(dict.fromkeys(y.tolist())).index(c) for c in _nearest_mean(f, e, y)]),
-        "the columns are made unit vectors: an image is a row":
-            lambda f, e, y: _likest(f, _means(_by_columns(e), y)),
         "classes are counted from 1": lambda f, e, y: _nearest_mean(f, e, y) + 1,
-        "the last class is forgotten":
-            lambda f, e, y: _nearest_mean(f, e[y < y.max()], y[y < y.max()]),
         "the highest is taken down the images, not along the classes":
             lambda f, e, y: cos(f, _means(unit(e), y)).argmax(0),
     },
@@ -1746,23 +1632,12 @@ main_effect = Exercise(
         "it is divided by all eight combinations": lambda t, s: _effects(t, s).sum() / 8,
         "on and off are exchanged": lambda t, s: -_main_effect(t, s),
         "the sign is lost": lambda t, s: abs(_main_effect(t, s)),
-        "the differences' signs are lost": lambda t, s: np.abs(_effects(t, s)).mean(),
-        "the largest difference is taken": lambda t, s: _effects(t, s).max(),
-        "the smallest difference is taken": lambda t, s: _effects(t, s).min(),
         "nothing is subtracted": lambda t, s: np.mean(_side(t, s, True)),
-        "the mean of all combinations is subtracted":
-            lambda t, s: np.mean(_side(t, s, True)) - np.mean([*t.values()]),
-        "the combination with all off is subtracted":
-            lambda t, s: np.mean(_side(t, s, True)) - t[False, False, False],
-        "all on is compared with all off": lambda t, s: t[True, True, True] - t[False, False, False],
-        "the best with it on is compared with the best with it off":
-            lambda t, s: max(_side(t, s, True)) - max(_side(t, s, False)),
+        "all on is compared with all off": lambda t, s: t[(True,) * 3] - t[(False,) * 3],
         "it is in percent of the accuracy with it off":
             lambda t, s: 100 * _main_effect(t, s) / np.mean(_side(t, s, False)),
-        "it is a fraction, not percentage points": lambda t, s: _main_effect(t, s) / 100,
         "the first switch is always taken": lambda t, s: _main_effect(t, 0),
         "the switch after it is taken": lambda t, s: _main_effect(t, (s + 1) % 3),
-        "the switch before it is taken": lambda t, s: _main_effect(t, s - 1 if s else 2),
         "the switches are counted from the last": lambda t, s: _main_effect(t, 2 - s),
     },
 )

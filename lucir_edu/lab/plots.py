@@ -279,7 +279,7 @@ def curves(
         axes.set_xscale("log")
     if marks:
         axes.set_xticks(sorted({value for x, _ in lines.values() for value in x}))
-        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_major_formatter("{x:.3g}")
         axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
@@ -321,7 +321,7 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
     active = gaps < margin
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     axes = figure.subplots()
-    bins = np.linspace(-1, 2, 61)
+    bins = np.linspace(-0.6, 1.6, 45)
     axes.hist(gaps[active], bins, color=NEW, hatch="///", edgecolor="white", linewidth=0.4,
               label="the loss pulls")  # fmt: skip
     axes.hist(gaps[~active], bins, color=OLD, edgecolor="white", linewidth=0.4,
@@ -333,7 +333,8 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, (
-        f"{old.sum()} exemplars of old classes, {top_k} hard negatives each, margin {margin:g}: "
+        f"{old.sum()} exemplars of old classes, {top_k} hard "
+        f"negative{'s' * (top_k != 1)} each, margin {margin:g}: "
         f"{100 * active.mean():.0f} % of the {len(gaps)} pairs are nearer than the margin; "
         f"{100 * (gaps < 0).mean():.0f} % are on the wrong side."
     )

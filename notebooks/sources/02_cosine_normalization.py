@@ -169,7 +169,7 @@ for count in (10, 50, 100):
 
 # %%
 print(f"Your guess for 50 classes was {my_guess}.")
-etas = [0.5 * step for step in range(1, 25)]
+etas = [0.25 * step for step in range(1, 33)]
 ceilings = {
     f"{n} classes": (etas, [softmax_ceiling(n, eta) for eta in etas]) for n in (10, 50, 100)
 }
@@ -247,8 +247,8 @@ def fit(head, learn_eta):
     """Train a head on fixed features: test accuracy and mean confidence, in percent."""
     etas = [p for p in head.parameters() if p.numel() == 1]
     learned = [p for p in head.parameters() if learn_eta or p.numel() > 1]
-    optimizer = torch.optim.SGD(learned, lr=1.0, momentum=0.9)
-    for _ in range(200):
+    optimizer = torch.optim.SGD(learned, lr=2.0, momentum=0.9)
+    for _ in range(100):
         optimizer.zero_grad()
         F.cross_entropy(head(train.features), train_labels).backward()
         optimizer.step()
@@ -272,7 +272,7 @@ assert fitted[False][1] < 13.2 < fitted[True][1] and fitted[True][0] > fitted[Fa
 #
 # ## Does it help against the imbalance?
 #
-# **Predict:** replay with three exemplars per class, after phase 2. With the linear head, what share
+# **Predict:** replay with three exemplars per class, after phase 1. With the linear head, what share
 # of old classes' images is taken for a new class? And with the cosine head? And what if a *linear*
 # head is trained, and its lengths and biases are divided out only afterwards?
 
@@ -280,11 +280,11 @@ assert fitted[False][1] < 13.2 < fitted[True][1] and fitted[True][0] > fitted[Fa
 my_guess = {"linear": 50, "cosine": 50, "linear, divided afterwards": 50}  # percent
 
 # %%
-ends = {kind: lessons.learn(config.preset(method=METHODS[kind]), data, bases[kind], until=2)
+ends = {kind: lessons.learn(config.preset(method=METHODS[kind]), data, bases[kind], until=1)
         for kind in METHODS}  # fmt: skip
 
 # %%
-seen, num_old = range(70), 60
+seen, num_old = range(60), 50
 output, truth = lessons.look(ends["linear"].model, settings, data, seen)
 is_old, after = truth < num_old, output.cosines.argmax(dim=1)
 mistaken = {kind: end.measurement.old_to_new for kind, end in ends.items()}

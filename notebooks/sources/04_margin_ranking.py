@@ -23,7 +23,7 @@ from lucir_edu.lab import checks, lessons, plots
 from lucir_edu.lab.panels import MarginPanel, TrainingPanel
 
 # %%
-settings = config.preset("glyphs-b50-5", method="cosine+lf")
+settings = config.preset("glyphs-b50-5", method="cosine+lf", epochs=6)  # six, to save your time
 data = datasets.load(settings)
 plan = stream.make(settings, data)
 bases = runs.load_bases("glyphs-b50-5")

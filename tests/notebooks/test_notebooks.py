@@ -1,4 +1,4 @@
-"""What every notebook must have: it was run, can fail, says what it shows, and teaches in small steps.
+"""What every notebook must have: it was run, can fail, says what it shows, in small steps.
 
 That the cells still do what they did is nbval's part, which runs them all.
 """
