@@ -27,10 +27,17 @@ notebooks: $(ready)  ## run the sources and write the notebooks
 lint: $(ready)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-methods := finetune,replay,cosine,cosine+lf,lucir
-results: $(ready)  ## recompute the README's table, 5 seeds, about half an hour
-	$(BIN)/lucir-edu sweep glyphs-b50-5 --grid method=$(methods) --seeds 5 --out runs/glyphs-b50-5
-	$(BIN)/lucir-edu sweep glyphs-b50-5 --grid method=joint --seeds 3 --out runs/glyphs-b50-5
+run := $(BIN)/lucir-edu sweep glyphs-b50-5 --out runs/glyphs-b50-5
+results: $(ready)  ## recompute the recorded runs on Glyphs-100, some hours on two cores
+	$(run) --seeds 5 --grid cosine,less_forget,margin_ranking
+	$(run) --seeds 5 --grid method=finetune
+	$(run) --seeds 3 --grid method=joint
+	$(run) --seeds 3 --set method=cosine --set score_distillation=true
+	$(run) --seeds 3 --grid lambda_rule=paper
+	$(run) --seeds 3 --grid freeze_old_embeddings=false
+	$(run) --seeds 3 --grid method=lucir,replay --set balanced_finetune=true
+	$(run) --seeds 3 --grid method=lucir --grid exemplars_per_class=1,20
+	$(run) --seeds 2 --grid method=replay --grid exemplars_per_class=1,20
 	$(BIN)/lucir-edu report runs/glyphs-b50-5 --html runs/glyphs-b50-5.html
 
 checkpoints: results  ## copy the base networks that the notebooks start from, and the bank

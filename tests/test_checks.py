@@ -20,7 +20,7 @@ from lucir_edu.lab import checks
 from tests.wrong_submissions import RIGHT, WRONG
 
 EXERCISES = list(checks.EXERCISES.values())
-SOLUTIONS = ("F.normalize", "torch.", "@", "**", "sqrt(", ".mean(", "lambda ", ".T", "np.", " / ")
+SOLUTIONS = ("F.normalize", "torch.", "@", "**", "sqrt(", ".mean(", "dim=", ".T", "np.", " / ")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def ours(text):
 
 
 def working_threads():
-    return [t for t in threading.enumerate() if t is not threading.main_thread()]
+    return [thread for thread in threading.enumerate() if thread.is_alive()]
 
 
 # ---- Wrong and right submissions --------------------------------------------------------------
@@ -311,8 +311,8 @@ def test_of_long_prints_the_beginning_is_shown_and_the_rest_counted():
     shown = lines[lines.index("  it printed:") + 1 :]
     assert right
     assert shown == ["    " + "x" * 399] * 2 + ["    " + "x" * 200] + [shown[-1]]
-    # four examples in each of three behaviours, of which 1000 characters and a line's end shown
-    assert shown[-1] == f"    … and {12 * 400 - 1001:,} characters more"
+    # four examples in each of three behaviours, of which 1000 characters are shown
+    assert shown[-1] == f"    … and {12 * 400 - 1000:,} characters more"
 
 
 def test_a_flood_of_prints_is_stopped_at_once():
@@ -364,7 +364,7 @@ def endless(base, num_old, num_new):
 
 def stubborn(base, num_old, num_new):
     while True:
-        try:
+        try:  # noqa: SIM105
             time.sleep(0.01)
         except:  # noqa: E722
             pass

@@ -458,12 +458,14 @@ def test_the_slider_of_the_sphere_shows_one_phase_at_a_time(views):
     figure = sphere.figure(views)
     (slider,) = figure.layout.sliders
     shown = [step.args[1] for step in slider.steps]
-    assert len(shown) == 3 and np.sum(shown, axis=0).tolist() == [1] * len(figure.data)
+    balls = [trace.mode == "lines" for trace in figure.data]
+    assert len(shown) == 3 and sum(balls) == 2
+    assert np.sum(shown, axis=0).tolist() == [3 if ball else 1 for ball in balls]
     assert [trace.visible for trace in figure.data] == list(shown[2])
     named = [
         letter
         for trace, seen in zip(figure.data, shown[1], strict=True)
-        if seen and "embeddings" in trace.name
+        if seen and "embeddings" in (trace.name or "")
         for letter in trace.text
         if letter
     ]

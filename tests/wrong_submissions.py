@@ -3,6 +3,7 @@
 The wrong ones are written as learners write them, or as published ports of LUCIR have them; the
 right ones differently from the package.
 """
+# ruff: noqa: B905  (learners write zip as it is)
 
 import itertools
 import math

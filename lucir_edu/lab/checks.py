@@ -30,6 +30,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 import torch.nn.functional as F
+from IPython import get_ipython
 from torch import Tensor, nn
 
 from lucir_edu import losses, memory, metrics, model, trainer
@@ -79,10 +80,10 @@ class Prints:
         """Lines for the report."""
         if not self.count:
             return []
-        lines = self.kept.splitlines()[:SHOWN_LINES]
-        rest = self.count - len("\n".join(lines)) - 1
-        end = [f"    … and {rest:,} characters more"] if rest > 0 else []
-        return ["  it printed:", *(f"    {line}" for line in lines), *end]
+        lines = self.kept.splitlines(keepends=True)[:SHOWN_LINES]
+        rest = self.count - sum(map(len, lines))
+        end = [f"    … and {rest:,} characters more"] if rest else []
+        return ["  it printed:", *(f"    {line.rstrip()}" for line in lines), *end]
 
 
 class _Flood(BaseException):
@@ -122,21 +123,26 @@ class _Ear:
 
 @contextlib.contextmanager
 def _nothing_changes() -> Iterator[None]:
-    """Random states and torch's settings are put back; meanwhile prints are listened to."""
+    """Random states and torch's settings are put back; meanwhile prints are listened to, and
+    ``exit()`` does not end the kernel."""
     states = random.getstate(), np.random.get_state()
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    out, err = _Ear(sys.stdout), _Ear(sys.stderr)
+    out, err, shell = _Ear(sys.stdout), _Ear(sys.stderr), get_ipython()
     with (
         torch.random.fork_rng(gpus),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         try:
+            if shell is not None:
+                shell.ask_exit = sys.exit
             torch.set_default_dtype(torch.float32)
             torch.default_generator.manual_seed(0)  # the same report every time
             yield
         finally:
+            if shell is not None:
+                del shell.ask_exit  # its class's is back
             random.setstate(states[0])
             np.random.set_state(states[1])
             torch.set_default_dtype(dtype)
@@ -252,7 +258,7 @@ def _off(seen: Observation, expected: Observation) -> str:
     bad = int((~values.isfinite()).sum())
     if bad:
         kind = "not a number (NaN)" if values.isnan().any() else "infinite"
-        return f"{kind} in {bad} of {len(values)} places"
+        return kind if len(values) == 1 else f"{kind} in {bad} of {len(values)} places"
     return f"off by up to {(values - wanted).abs().max():.3g}"
 
 
@@ -404,12 +410,14 @@ class Behaviour:
         observe: what is seen of a function in this respect.
         explain: in words, how what was seen differs from what should be.
         shapes: compare only shapes; when they differ, test no further.
+        hints: whether known mistakes can say more.
     """
 
     title: str
     observe: Callable[[Callable], Observation]
     explain: Callable[[Observation, Observation], str] = _off
     shapes: bool = False
+    hints: bool = True
 
 
 @dataclass(frozen=True)
@@ -486,7 +494,7 @@ class Exercise:
             try:
                 seen = _apart(partial(behaviour.observe, submission), prints)
                 found[title] = self._difference([*history, (behaviour, seen)], recognised)
-                if behaviour not in self.first:  # of which a mistake, a function, knows nothing
+                if behaviour.hints:
                     history.append((behaviour, seen))
             except NotImplementedError:
                 if "value" not in found:
@@ -512,6 +520,8 @@ class Exercise:
         elif same(seen, expected, self.tolerance):
             return ""
         words = behaviour.explain(seen, expected)
+        if not behaviour.hints:
+            return words
         if any(self._looks_the_same(mistake, history[-1:]) for mistake in recognised):
             return f"{words}, for the same reason"
         for mistake in self.mistakes:
@@ -545,13 +555,15 @@ class Exercise:
             behaviours.append(Behaviour("gradient", observe, _off_gradient))
         if self.frozen:
             observe = gradients(self.frozen, self.cases)
-            behaviours.append(Behaviour("no gradient into the teacher", observe, _flows))
+            behaviours.append(
+                Behaviour("no gradient into the teacher", observe, _flows, hints=False)
+            )
         for title, cases in self.corners.items():
             behaviours.append(Behaviour(title, results(cases), off))
         for title, cases in self.corner_gradients.items():
             behaviours.append(Behaviour(title, gradients(self.learns, cases), _off_gradient))
         title = "leaves its arguments as they are"
-        return [*behaviours, Behaviour(title, self._arguments, _changes)]
+        return [*behaviours, Behaviour(title, self._arguments, _changes, hints=False)]
 
     def _results(self, cases: list[Case], submission: Callable) -> Observation:
         function = self.adapt(submission)
@@ -594,7 +606,7 @@ class Exercise:
 def _draw(*shape: int, seed: int) -> Tensor:
     """Random rows that differ in length; the same everywhere."""
     generator = torch.Generator().manual_seed(seed)
-    numbers = torch.randn(*shape, generator=generator, device="cpu", dtype=torch.float32)
+    numbers = torch.randn(*shape, generator=generator, dtype=torch.float32)
     return numbers * torch.linspace(0.5, 2, shape[0], dtype=torch.float32)[:, None]
 
 
@@ -675,7 +687,7 @@ def _share(which: Tensor, of: Tensor) -> Tensor:
 
 def _labels(count: int, classes: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(classes, (count,), generator=generator, device="cpu")
+    return torch.randint(classes, (count,), generator=generator)
 
 
 old_to_new = Exercise(
@@ -992,9 +1004,10 @@ CosineHead = Exercise(
     cases=_cases(_HEAD, (_FEATURES, _WEIGHT, _ETA),
                  (_draw(2, 3, seed=32), _draw(6, 3, seed=33), torch.tensor(0.7))),
     first=(
-        Behaviour("its parameters are the embeddings (C, d) and one scale", _has_parameters),
-        Behaviour("the scale starts at 1", _first_scale),
-        Behaviour("the embeddings start random", _first_embeddings),
+        Behaviour("its parameters are the embeddings (C, d) and one scale", _has_parameters,
+                  hints=False),
+        Behaviour("the scale starts at 1", _first_scale, hints=False),
+        Behaviour("the embeddings start random", _first_embeddings, hints=False),
     ),
     corners={
         "longer features or embeddings change nothing":

@@ -128,8 +128,10 @@ def figure(views: Views) -> go.Figure:
         1, len(views), specs=[[{"type": "scene"}] * len(views)], subplot_titles=list(views),
         horizontal_spacing=0.02,
     )  # fmt: skip
-    phase_of = []
+    phase_of: list[int | None] = []  # of each trace; None: always shown
     for column, snapshots in enumerate(views.values(), 1):
+        drawn.add_trace(_ball(), row=1, col=column)
+        phase_of.append(None)
         for phase, shot in enumerate(snapshots):
             traces = _traces(shot, legend=column == 1)
             drawn.add_traces(traces, rows=1, cols=column)
@@ -138,22 +140,39 @@ def figure(views: Views) -> go.Figure:
         {
             "method": "restyle",
             "label": str(phase),
-            "args": ["visible", [p == phase for p in phase_of]],
+            "args": ["visible", [p in (None, phase) for p in phase_of]],
         }
         for phase in range(phases)
     ]
     for trace, phase in zip(drawn.data, phase_of, strict=True):
-        trace.visible = phase == phases - 1
+        trace.visible = phase in (None, phases - 1)
     slider = {"active": phases - 1, "currentvalue": {"prefix": "phase "}, "steps": steps,
-              "len": 0.6, "x": 0.2, "pad": {"t": 10}}  # fmt: skip
+              "len": 0.6, "x": 0.2, "y": -0.05, "pad": {"t": 20}}  # fmt: skip
     axis = {"visible": False, "range": [-1.15, 1.15]}
     drawn.update_scenes(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube",
-                        camera={"eye": {"x": 1.0, "y": 0.9, "z": 0.5}})  # fmt: skip
+                        camera={"eye": {"x": 0.95, "y": 0.85, "z": 0.5}})  # fmt: skip
     drawn.update_layout(
-        template="plotly_white", height=460, margin={"l": 0, "r": 0, "t": 30, "b": 10},
-        sliders=[slider], legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.12},
+        template="plotly_white", height=560, margin={"l": 0, "r": 0, "t": 40, "b": 125},
+        sliders=[slider],
+        legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.01, "yanchor": "top",
+                "itemsizing": "constant"},
     )  # fmt: skip
     return drawn
+
+
+def _ball() -> go.Scatter3d:
+    """Meridians and parallels, as one line with gaps."""
+    turn, gap = np.append(np.linspace(0, 2 * np.pi, 49), np.nan), np.pi / 6
+    lines = []
+    for k in range(6):
+        lines.append((np.cos(k * gap) * np.cos(turn), np.sin(k * gap) * np.cos(turn), np.sin(turn)))
+        height = np.sin((k - 2.5) * gap / 1.2)
+        around = np.sqrt(1 - height**2)
+        level = np.where(np.isnan(turn), np.nan, height)
+        lines.append((around * np.cos(turn), around * np.sin(turn), level))
+    x, y, z = np.concatenate(lines, axis=1)
+    return go.Scatter3d(x=x, y=y, z=z, mode="lines", showlegend=False, hoverinfo="skip",
+                        line={"color": "#dddddd", "width": 1})  # fmt: skip
 
 
 def _traces(shot: Snapshot, legend: bool) -> list[go.Scatter3d]:

@@ -1,13 +1,11 @@
-"""Each notebook in a real JupyterLab: run all, toggle, train, stop, and see the figure change."""
+"""Panels in a real JupyterLab: run all, toggle, slide, train, stop, and see the figure change."""
 
 import os
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import expect
 
-NOTEBOOKS = ("00_start_here", "01_the_imbalance_problem")
 MINUTE = 60_000
 
 
@@ -51,8 +49,8 @@ def picture(page, name):
         panel.screenshot(path=Path(folder) / f"{name}-panel.png")
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_panel_toggles_trains_streams_and_stops(page, lab, name):
+def test_panel_toggles_trains_streams_and_stops(page, lab):
+    name = "00_start_here"
     notebook = open_and_run(page, lab, name)
     assert (
         notebook.locator(".jp-RenderedText[data-mime-type*='stderr']", has_text="Error").count()
@@ -113,3 +111,26 @@ def test_panel_toggles_trains_streams_and_stops(page, lab, name):
     cosine.click()
     expect(status.first).to_contain_text("trained before: lucir")
     assert curve_points(page) == still
+
+
+def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
+    name = "04_margin_ranking"
+    notebook = open_and_run(page, lab, name)
+    figure = notebook.locator(".jupyter-widgets.widget-image")
+    words = notebook.locator(".jupyter-widgets.widget-html", has_text="Loss:")
+    figure.scroll_into_view_if_needed()
+    before, said = figure.get_attribute("src"), words.inner_text()
+    assert "2 hard negatives each, margin 0.5" in said
+    margin, negatives = (
+        notebook.locator(".widget-slider", has_text=label).locator(".noUi-handle")
+        for label in ("margin m", "negatives K")
+    )
+    margin.focus()
+    page.keyboard.press("ArrowRight")
+    expect(words).to_contain_text("margin 0.55")
+    negatives.focus()
+    page.keyboard.press("ArrowRight")
+    expect(words).to_contain_text("3 hard negatives each, margin 0.55")
+    assert figure.get_attribute("src") != before
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}-sliders.png")
