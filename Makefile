@@ -36,8 +36,7 @@ results: $(ready)  ## recompute the recorded runs on Glyphs-100, some hours on t
 	$(run) --seeds 3 --grid lambda_rule=paper
 	$(run) --seeds 3 --grid freeze_old_embeddings=false
 	$(run) --seeds 3 --grid method=lucir,replay --set balanced_finetune=true
-	$(run) --seeds 3 --grid method=lucir --grid exemplars_per_class=1,20
-	$(run) --seeds 2 --grid method=replay --grid exemplars_per_class=1,20
+	$(run) --seeds 2 --grid method=lucir,replay --grid exemplars_per_class=1,20
 	$(BIN)/lucir-edu report runs/glyphs-b50-5 --html runs/glyphs-b50-5.html
 
 checkpoints: results  ## copy the base networks that the notebooks start from, and the bank

@@ -383,16 +383,6 @@ print(f"Your guess was {my_guess} %.")
 # already tell them apart, and a mean is a good embedding. With the linear head nothing like it is
 # possible, for there is no telling how long the new row should be.
 #
-# Does imprinting still matter after training? All three components, with and without it, recorded
-# with three seeds:
-
-# %%
-with_it, without = table["lucir"], table["cosine+lf+mr+no_imprint"]
-for name, row in (("with", with_it), ("without", without)):
-    mean, sd = row["average (CNN)"]
-    print(f"{name:8s} average {mean:.1f} ± {sd:.1f} %, seeds {row['seeds']}")
-
-# %% [markdown]
 # ## See it: a network with three features
 #
 # Directions in 64 dimensions cannot be drawn. So here is a network whose features have *three*

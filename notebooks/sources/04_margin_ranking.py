@@ -343,16 +343,8 @@ mean = {label: row["average (CNN)"][0] for label, row in table.items()}
 assert mean["cosine+mr"] - mean["cosine"] > mean["lucir"] - mean["cosine+lf"] > 0
 
 # %% [markdown]
-# On top of the two other components it adds least; where less-forget is missing it adds more. And other
-# values of $m$ and $K$ (three seeds, everything on; the paper's are $m = 0.5$, $K = 2$):
-
-# %%
-for label in ("lucir margin=0.2", "lucir", "lucir margin=0.8", "lucir top_k=1", "lucir top_k=5"):
-    average, mistaken = table[label]["average (CNN)"], table[label]["old taken for new"]
-    print(f"{label:17s} average {average[0]:.1f} ± {average[1]:.1f} %, "
-          f"old taken for new {mistaken[0]:.1f} ± {mistaken[1]:.1f} %")  # fmt: skip
-
-# %% [markdown]
+# On top of the two other components it adds least; where less-forget is missing it adds more.
+#
 # ## Try it
 
 # %% tags=["nbval-ignore-output"]
@@ -363,6 +355,8 @@ panel
 # 1. **Predict**, then train: margin ranking on the *linear* head, everything else off. Its cosines are
 #    not what decides there.
 # 2. With 20 exemplars per class, is there anything left for margin ranking to do?
+# 3. Other values of $m$ and $K$, over all phases and several seeds, in the background:
+#    `lucir-edu sweep glyphs-b50-5 --grid margin=0.2,0.5,0.8 --grid top_k=1,2,5 --seeds 3 --out runs/margins`
 #
 # ## What you have learnt
 #
