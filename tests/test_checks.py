@@ -215,6 +215,15 @@ def test_a_mistake_that_shows_in_several_ways_is_said_once():
     assert text.count("for the same reason") >= 1
 
 
+def test_a_gradient_into_the_teacher_has_nothing_to_do_with_the_value():
+    def less_forget(features, old_features):
+        return (1 - (features * old_features).sum(dim=1)).mean()
+
+    lines, _ = checks.less_forget.report(less_forget)
+    (teacher,) = [line for line in lines if "teacher:" in line]
+    assert teacher.endswith("which would change the teacher")
+
+
 def test_a_mistake_that_explains_only_a_part_is_not_named():
     def angles(weight):  # right but for the corner, where it gives what another mistake gives
         cosines = losses.cosine_similarity_matrix(weight, weight)
@@ -261,6 +270,18 @@ def test_nothing_is_tested_after_a_function_that_cannot_be_called():
 
     lines, _ = checks.less_forget.report(less_forget)
     assert sum("✗" in line or "✓" in line for line in lines) == 1
+
+
+def test_exit_does_not_end_the_kernel(monkeypatch):
+    class Shell:  # as a kernel has it: asked by exit() to end
+        def ask_exit(self):
+            pytest.fail("the kernel ends")
+
+    shell = Shell()
+    monkeypatch.setattr(checks, "get_ipython", lambda: shell)
+    lines, _ = checks.adaptive_lambda.report(lambda *arguments: shell.ask_exit())
+    assert "raises SystemExit" in lines[1]
+    assert shell.ask_exit.__func__ is Shell.ask_exit
 
 
 def test_an_exception_that_cannot_be_shown():
@@ -416,7 +437,12 @@ def test_an_interrupt_by_the_user_stops_the_cell():
 
 
 def state():
+    threads = []  # the number that a new thread starts with
+    asking = threading.Thread(target=lambda: threads.append(torch.get_num_threads()))
+    asking.start()
+    asking.join()
     return (
+        threads,
         random.getstate(),
         np.random.get_state()[1].tolist(),
         torch.get_rng_state().tolist(),
@@ -451,15 +477,32 @@ def test_random_states_and_torch_settings_stay(fails):
 def test_gradients_are_seen_whatever_mode_the_notebook_is_in(mode):
     with mode():
         assert checks.less_forget.report(as_it_should_be)[1]
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert checks.less_forget.report(as_it_should_be)[1]
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def as_it_should_be(features, old_features):
     return losses.less_forget(features, old_features)
+
+
+def test_numbers_are_of_the_usual_type_whatever_the_notebook_made_of_it():
+    def less_forget(features, old_features):
+        return losses.less_forget(features @ torch.eye(features.shape[1]), old_features)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert checks.less_forget.report(less_forget)[1]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(()).item()])
+def test_a_function_that_draws_random_numbers_gets_the_same_report_every_time(draw):
+    def adaptive_lambda(base, num_old, num_new):
+        return losses.adaptive_lambda(base, num_old, num_new) + draw()
+
+    first = checks.adaptive_lambda.report(adaptive_lambda)
+    for _ in range(50):
+        draw()
+    assert checks.adaptive_lambda.report(adaptive_lambda) == first
 
 
 def test_a_check_works_in_a_thread():

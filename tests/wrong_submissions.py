@@ -173,7 +173,7 @@ def share_in_numpy(predictions, targets, num_old):
 # ---- forgetting -------------------------------------------------------------------------------
 
 
-@wrong("forgetting", "the accuracy after the last phase may be the best")
+@wrong("forgetting", "the accuracy after the last phase counts among those before")
 def best_of_all_phases(matrix):
     last = len(matrix) - 1
     return np.mean([matrix[j:, j].max() - matrix[last, j] for j in range(last)])
@@ -212,7 +212,7 @@ def loop_without_step(matrix):
 
 
 @wrong("forgetting", "the last group but one is left out too")
-def as_libcontinual_has_it(matrix):
+def one_group_too_few_as_a_port_has_it(matrix):
     last = len(matrix) - 1
     return np.mean([matrix[j:last, j].max() - matrix[last, j] for j in range(last - 1)])
 
@@ -271,7 +271,7 @@ def herding_gives_features(features, count):
 
 
 @wrong("herding", "the mean of those chosen is added where their sum is wanted")
-def mean_for_sum_as_in_libcontinual(features, count):
+def mean_for_sum_as_a_port_has_it(features, count):
     features = F.normalize(features, dim=1)
     mean, chosen = features.mean(dim=0), []
     for k in range(count):
@@ -959,7 +959,10 @@ def negatives_sorted(cosines, num_old, top_k):
 
 @right("hardest_negatives")
 def negatives_row_by_row(cosines, num_old, top_k):
-    rows = [sorted(row[num_old:], key=float, reverse=True)[:top_k] for row in cosines]
+    rows = [
+        sorted(row[num_old:], key=lambda score: score.item(), reverse=True)[:top_k]
+        for row in cosines
+    ]
     return torch.stack([torch.stack(row) for row in rows])
 
 
