@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lucir_edu import losses
-from lucir_edu.lab import checks
+from lucir_edu.lab import checks, grading
 from tests.wrong_submissions import RIGHT, WRONG
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -26,7 +26,7 @@ SOLUTIONS = ("F.normalize", "torch.", "@", "**", "sqrt(", ".mean(", "dim=", ".T"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """Enough for all but those that never end."""
-    monkeypatch.setattr(checks, "TIME_LIMIT", 1.0)
+    monkeypatch.setattr(grading, "TIME_LIMIT", 1.0)
 
 
 def named(exercise):
@@ -202,11 +202,11 @@ def test_no_two_mistakes_look_alike_and_none_looks_right(exercise):
         for behaviour in behaviours:
             try:
                 seen[words].append(behaviour.observe(function))
-            except checks.Wrong as wrong:
+            except grading.Wrong as wrong:
                 seen[words].append({wrong.words: torch.zeros(())})
     for one, other in itertools.combinations(seen, 2):
         pairs = zip(seen[one], seen[other], strict=True)
-        assert not all(checks.same(a, b, exercise.tolerance) for a, b in pairs), (one, other)
+        assert not all(grading.same(a, b, exercise.tolerance) for a, b in pairs), (one, other)
 
 
 def test_a_mistake_that_shows_in_several_ways_is_said_once():
@@ -247,7 +247,7 @@ def test_what_is_raised_comes_with_its_line_and_the_arguments():
     assert "raises AttributeError: 'Tensor' object has no attribute 'no_such_thing'" in text
     assert "in line 3 of less_forget: return scaled.no_such_thing" in text
     assert "features: a tensor of shape (6, 4)" in text
-    assert "Traceback" not in text and "checks.py" not in text
+    assert "Traceback" not in text and "grading.py" not in text
 
 
 def test_the_line_of_a_head_that_raises():
@@ -278,7 +278,7 @@ def test_exit_does_not_end_the_kernel(monkeypatch):
             pytest.fail("the kernel ends")
 
     shell = Shell()
-    monkeypatch.setattr(checks, "get_ipython", lambda: shell)
+    monkeypatch.setattr(grading, "get_ipython", lambda: shell)
     lines, _ = checks.adaptive_lambda.report(lambda *arguments: shell.ask_exit())
     assert "raises SystemExit" in lines[1]
     assert shell.ask_exit.__func__ is Shell.ask_exit
@@ -392,7 +392,7 @@ def stubborn(base, num_old, num_new):
 
 
 def test_an_endless_loop_is_stopped_and_its_thread_is_gone(monkeypatch):
-    monkeypatch.setattr(checks, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(grading, "TIME_LIMIT", 0.2)
     before, began = working_threads(), time.monotonic()
     lines, _ = checks.adaptive_lambda.report(endless)
     assert time.monotonic() - began < 2
@@ -403,19 +403,19 @@ def test_an_endless_loop_is_stopped_and_its_thread_is_gone(monkeypatch):
 
 
 def test_a_loop_that_catches_everything_is_put_to_sleep(monkeypatch):
-    monkeypatch.setattr(checks, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(grading, "TIME_LIMIT", 0.2)
     before, began = working_threads(), time.monotonic()
     lines, _ = checks.adaptive_lambda.report(stubborn)
     assert time.monotonic() - began < 2
     assert lines[1].endswith("is there a loop that never ends?")
     (left,) = set(working_threads()) - set(before)
     frame = sys._current_frames()[left.ident]
-    assert frame.f_code is checks._Sleep.__init__.__code__
+    assert frame.f_code is grading._Sleep.__init__.__code__
 
 
 def test_what_cannot_be_stopped_is_said_so(monkeypatch):
-    monkeypatch.setattr(checks, "TIME_LIMIT", 0.2)
-    monkeypatch.setattr(checks, "STOPPING", 0.1)
+    monkeypatch.setattr(grading, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(grading, "STOPPING", 0.1)
     release = threading.Event()
     lines, _ = checks.adaptive_lambda.report(lambda *arguments: release.wait())
     release.set()

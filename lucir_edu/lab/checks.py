@@ -1,606 +1,40 @@
-"""Grades a learner's own function and says in words what is wrong with it.
+"""The exercises of the notebooks: what a right function does, and the mistakes that are known.
 
 ``less_forget = checks.less_forget(less_forget)`` prints a report and returns the function to go on
-with: the learner's own when it is right, else the package's, which stands in.
-
-A function is judged by what is observed of it on a few examples: its results, the gradients that
-flow through it, what becomes of its arguments. It is right when the same is observed of the
-package's function. When not, the exercise's known mistakes are observed too, and one that looks
-the same says what is wrong. The learner's code runs in a thread of its own, where it can be
-stopped and its prints are counted.
+with: the learner's own when it is right, else the package's, which stands in. How a function is
+graded is ``grading``'s part.
 """
 
-import contextlib
-import copy
-import ctypes
-import inspect
 import itertools
-import linecache
 import math
-import random
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from IPython import get_ipython
 from torch import Tensor, nn
 
 from lucir_edu import losses, memory, metrics, model, trainer
 from lucir_edu.config import Config
+from lucir_edu.lab.grading import (
+    CLASSES,
+    IMAGES,
+    LOSS,
+    NUMBER,
+    Behaviour,
+    Case,
+    Exercise,
+    Observation,
+    Wrong,
+    call,
+    matrix,
+)
 from lucir_edu.losses import cosine_similarity_matrix as cos
 from lucir_edu.losses import unit
 from lucir_edu.model import Output
-
-TIME_LIMIT = 5.0  # seconds for a behaviour
-STOPPING = 0.5  # seconds of asking a thread to end, and as many of putting it to sleep
-FLOOD = 10_000  # characters that may be printed during a behaviour
-SHOWN_LINES, SHOWN_CHARACTERS = 10, 1000  # of what was printed in all
-
-Observation = dict[str, Tensor]  # what was seen, by what it was seen of
-Case = dict[str, Any]  # example arguments by name, in the order of the signature
-
-
-class Wrong(Exception):
-    """What is wrong, in words.
-
-    Args:
-        final: nothing is to be learnt from testing further.
-    """
-
-    def __init__(self, words: str, final: bool = True) -> None:
-        super().__init__(words)
-        self.words, self.final = words, final
-
-
-# ---- Running a learner's function -------------------------------------------------------------
-
-
-class Prints:
-    """What a learner's function prints: the beginning, and how many characters there were."""
-
-    def __init__(self) -> None:
-        self.kept, self.count, self.recent = "", 0, 0  # recent: during this behaviour
-
-    def add(self, text: str) -> None:
-        self.kept += text[: SHOWN_CHARACTERS - len(self.kept)]
-        self.count += len(text)
-        self.recent += len(text)
-        if self.recent > FLOOD:
-            raise _Flood
-
-    def shown(self) -> list[str]:
-        """Lines for the report."""
-        if not self.count:
-            return []
-        lines = self.kept.splitlines(keepends=True)[:SHOWN_LINES]
-        rest = self.count - sum(map(len, lines))
-        end = [f"    … and {rest:,} characters more"] if rest else []
-        return ["  it printed:", *(f"    {line.rstrip()}" for line in lines), *end]
-
-
-class _Flood(BaseException):
-    """Ends a function that prints without end; no Exception, so that few catch it."""
-
-
-class _Sleep(BaseException):
-    """For a function that catches all it is stopped with: to make one of these never ends."""
-
-    asleep = threading.Event()
-
-    def __init__(self) -> None:
-        self.asleep.set()
-        while True:
-            time.sleep(3600)
-
-
-_here = threading.local()  # .prints: where this thread's prints go; None: through
-
-
-class _Ear:
-    """A stream that keeps the prints of learners' threads; those of others pass through."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        prints = getattr(_here, "prints", None)
-        if prints is None:
-            return self._stream.write(text)
-        prints.add(text)
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def _nothing_changes() -> Iterator[None]:
-    """Random states and torch's settings are put back; meanwhile prints are listened to, and
-    ``exit()`` does not end the kernel."""
-    states = random.getstate(), np.random.get_state()
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    out, err, shell = _Ear(sys.stdout), _Ear(sys.stderr), get_ipython()
-    with (
-        torch.random.fork_rng(gpus),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            if shell is not None:
-                shell.ask_exit = sys.exit
-            torch.set_default_dtype(torch.float32)
-            torch.default_generator.manual_seed(0)  # the same report every time
-            random.seed(0), np.random.seed(0)
-            yield
-        finally:
-            if shell is not None:
-                del shell.ask_exit  # its class's is back
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_default_dtype(dtype)
-            torch.set_num_threads(threads)
-
-
-def _apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
-    """Do it in a thread of its own, in which torch's modes are those of a fresh start.
-
-    Args:
-        prints: of a learner's function, whose time is limited; None: the function is ours.
-    """
-    outcome: list[tuple[Any, BaseException | None]] = []
-
-    def body() -> None:
-        _here.prints = prints
-        try:
-            outcome.append((work(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=body, daemon=True)
-    end = math.inf if prints is None else time.monotonic() + TIME_LIMIT
-    thread.start()
-    try:
-        while thread.is_alive() and time.monotonic() < end:
-            thread.join(0.05)  # in short pieces, so that the kernel can be interrupted
-        late = thread.is_alive()
-    finally:
-        stopped = _stop(thread)
-    if prints is not None and prints.recent > FLOOD:
-        raise Wrong(f"prints more than {FLOOD:,} characters; is there a print in a loop?")
-    if late:
-        rest = "" if stopped else " It cannot be stopped: restart the kernel to be rid of it."
-        raise Wrong(f"ran longer than {TIME_LIMIT:g} s; is there a loop that never ends?{rest}")
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value
-
-
-def _stop(thread: threading.Thread) -> bool:
-    """End a thread, or else put it to sleep; False when neither is possible."""
-
-    def throw(error: type[BaseException]) -> None:
-        ident = ctypes.c_ulong(thread.ident)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(error))
-        thread.join(0.001)
-
-    began = time.monotonic()
-    while thread.is_alive() and time.monotonic() < began + STOPPING:
-        throw(SystemExit)  # again and again, for code that catches it
-    _Sleep.asleep.clear()
-    while thread.is_alive() and time.monotonic() < began + 2 * STOPPING:
-        if _Sleep.asleep.is_set():
-            return True
-        throw(_Sleep)
-    return not thread.is_alive()
-
-
-def _call(function: Callable, case: Case) -> Any:
-    """Call it with example arguments; what it raises is put in words."""
-    try:
-        return function(*case.values())
-    except Wrong:
-        raise
-    except BaseException as error:
-        if type(error) is NotImplementedError and not error.args:  # the stub's
-            raise
-        raise Wrong(_raised(error, inspect.unwrap(function), case)) from None
-
-
-def _raised(error: BaseException, function: Callable, case: Case) -> str:
-    text = " ".join("".join(traceback.format_exception_only(error)).split())[:300]
-    parts = vars(function).values() if isinstance(function, type) else [function]
-    codes = [getattr(inspect.unwrap(part), "__code__", None) for part in parts if callable(part)]
-    files = {code.co_filename for code in codes if code}
-    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    where = ""
-    for code, line in [own for own in frames if own[0].co_filename in files][-1:]:
-        source = linecache.getline(code.co_filename, line).strip()
-        where = f"\n      in line {line - code.co_firstlineno + 1} of {code.co_name}: {source}"
-    given = ", ".join(f"{name}: {_what(value)}" for name, value in case.items())
-    return f"raises {text}{where}\n      when called with {given}"
-
-
-# ---- What a function should give --------------------------------------------------------------
-
-
-def _what(value: Any) -> str:
-    """Something given, in words."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"a numpy array of shape {value.shape}"
-    if isinstance(value, str):
-        return f"the text {value[:30]!r}"
-    if value is None or isinstance(value, int | float):
-        return f"{value}"
-    if type(value) in (tuple, list):
-        kind = " tensors" if any(isinstance(part, Tensor) for part in value) else ""
-        return f"a {type(value).__name__} of {len(value)}{kind}"
-    return f"an object of type {type(value).__name__}"
-
-
-def _off(seen: Observation, expected: Observation) -> str:
-    shapes = [(tuple(v.shape), tuple(expected[k].shape)) for k, v in seen.items()]
-    for given, wanted in shapes:
-        if given != wanted:
-            return f"gives shape {given}; wanted is shape {wanted}"
-    values, wanted = (torch.cat([v.flatten() for v in o.values()]) for o in (seen, expected))
-    bad = int((~values.isfinite()).sum())
-    if bad:
-        kind = "not a number (NaN)" if values.isnan().any() else "infinite"
-        return kind if len(values) == 1 else f"{kind} in {bad} of {len(values)} places"
-    return f"off by up to {(values - wanted).abs().max():.3g}"
-
-
-def _off_images(seen: Observation, expected: Observation) -> str:
-    for label, value in seen.items():
-        chosen, wanted = value.tolist(), expected[label].tolist()
-        for place, image in enumerate(chosen if len(chosen) == len(wanted) else [], 1):
-            if image in chosen[: place - 1]:
-                return f"image {image:.0f} is chosen again at place {place}"
-            if image != wanted[place - 1]:
-                return f"at place {place} image {image:.0f} is chosen, but another comes first"
-    return _off(seen, expected)
-
-
-def _off_classes(seen: Observation, expected: Observation) -> str:
-    if any(value.shape != expected[label].shape for label, value in seen.items()):
-        return _off(seen, expected)
-    others = sum(int((value != expected[label]).sum()) for label, value in seen.items())
-    return f"{others} of {sum(map(len, seen.values()))} images are given another class"
-
-
-def _off_gradient(seen: Observation, expected: Observation) -> str:
-    for label, value in seen.items():
-        if expected[label].any() and not value.any():
-            name = label.split()[0]
-            return f"none reaches `{name}`; is something detached, or turned into plain numbers?"
-    return _off(seen, expected)
-
-
-def _flows(seen: Observation, expected: Observation) -> str:
-    return f"a gradient flows into {_names(seen, expected)}, which would change the teacher"
-
-
-def _changes(seen: Observation, expected: Observation) -> str:
-    return f"changes {_names(seen, expected)}: the caller's own is not the same afterwards"
-
-
-def _names(seen: Observation, expected: Observation) -> str:
-    """Of what differs."""
-    differ = [k for k, value in seen.items() if not same({k: value}, {k: expected[k]})]
-    return " and ".join(dict.fromkeys(f"`{label.split()[0]}`" for label in differ))
-
-
-def _number(value: Any) -> Tensor | None:
-    numbers = Tensor | np.ndarray | np.generic | int | float
-    return torch.as_tensor(value).double() if isinstance(value, numbers) else None
-
-
-def _tensor(value: Any) -> Tensor | None:
-    return value.double() if isinstance(value, Tensor) else None
-
-
-def _integers(value: Any) -> Tensor | None:
-    if isinstance(value, list | tuple):
-        value = [part.item() if isinstance(part, Tensor | np.generic) else part for part in value]
-    if isinstance(value, list | np.ndarray):
-        value = torch.as_tensor(value)
-    whole = isinstance(value, Tensor) and not value.is_floating_point()
-    return value.double() if whole else None
-
-
-@dataclass(frozen=True)
-class Form:
-    """What kind of thing a function gives.
-
-    Args:
-        title: of the behaviour of giving it.
-        wanted: in words, for someone who gave something else.
-        convert: a result as a tensor of float64; None when it is something else.
-        off: how results differ from the right ones, in words.
-    """
-
-    title: str
-    wanted: str
-    convert: Callable[[Any], Tensor | None]
-    off: Callable[[Observation, Observation], str] = _off
-
-    def read(self, value: Any) -> Tensor:
-        if value is None:
-            raise Wrong("returns nothing; is `return` missing?")
-        found = self.convert(value)
-        if found is None:
-            raise Wrong(f"gives {_what(value)}; wanted is {self.wanted}")
-        return found
-
-
-NUMBER = Form("gives one number", "one number", _number)
-LOSS = Form("gives one number", "a tensor of one number, so that gradients can flow", _tensor)
-IMAGES = Form("gives `count` indices", "a list of whole numbers", _integers, _off_images)
-CLASSES = Form("gives a class for each image", "whole numbers", _integers, _off_classes)
-
-
-def _matrix(shape: str) -> Form:
-    return Form(f"gives a tensor of shape {shape}", "one tensor", _tensor)
-
-
-# ---- Observing and comparing ------------------------------------------------------------------
-
-
-def _mapped(label: str, value: Any, change: Callable[[str, Tensor], Tensor]) -> Any:
-    """A copy of an argument, with every tensor in it changed."""
-    if isinstance(value, Tensor):
-        return change(label, value)
-    if isinstance(value, Output):
-        parts = value._asdict().items()
-        return Output(*(_mapped(f"{label}.{name}", part, change) for name, part in parts))
-    return copy.deepcopy(value)
-
-
-def _watched(case: Case, names: tuple[str, ...] = ()) -> tuple[Case, Observation]:
-    """A copy of example arguments, and those tensors in it whose gradient is wanted."""
-    leaves: Observation = {}
-
-    def change(label: str, tensor: Tensor) -> Tensor:
-        if label.split(".")[0] not in names:
-            return tensor.clone()
-        leaves[label] = tensor.clone().requires_grad_()
-        return leaves[label] * 1  # as in a network: what is passed on is not a leaf
-
-    return {name: _mapped(name, value, change) for name, value in case.items()}, leaves
-
-
-def _contents(label: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The numbers that an argument holds."""
-    if isinstance(value, Output):
-        for name, part in value._asdict().items():
-            yield from _contents(f"{label}.{name}", part)
-    elif isinstance(value, dict):
-        yield label, torch.tensor(list(value.values())).double()
-    elif isinstance(value, Tensor | np.ndarray):
-        yield label, torch.as_tensor(value).detach().double()
-
-
-def same(seen: Observation, expected: Observation, tolerance: float = 1e-4) -> bool:
-    """Whether two observations are equal but for rounding; NaN equals NaN."""
-    return seen.keys() == expected.keys() and all(
-        value.shape == expected[label].shape
-        and torch.allclose(value, expected[label], rtol=1e-3, atol=tolerance, equal_nan=True)
-        for label, value in seen.items()
-    )
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """Something that a right function does.
-
-    Args:
-        title: what, in words.
-        observe: what is seen of a function in this respect.
-        explain: in words, how what was seen differs from what should be.
-        shapes: compare only shapes; when they differ, test no further.
-        hints: whether known mistakes can say more.
-    """
-
-    title: str
-    observe: Callable[[Callable], Observation]
-    explain: Callable[[Observation, Observation], str] = _off
-    shapes: bool = False
-    hints: bool = True
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """A function that a learner writes. Call it with the function; ``__doc__`` says which.
-
-    Args:
-        name, doc: of the function wanted.
-        stand_in: the package's own.
-        form: what it gives.
-        cases: example arguments.
-        mistakes: words that end "This is what comes out when …" -> the wrong function.
-        corners: further behaviours: title -> example arguments.
-        learns, frozen: arguments that a gradient must, and must not, reach.
-        corner_gradients: the same as corners, for the gradient.
-        tolerance: how far off a result may be.
-        first: behaviours that are tested before all others.
-        adapt: makes of a submitted class the function that is called with the arguments.
-    """
-
-    name: str
-    doc: str
-    stand_in: Callable
-    form: Form
-    cases: list[Case]
-    mistakes: dict[str, Callable]
-    corners: dict[str, list[Case]] = field(default_factory=dict)
-    learns: tuple[str, ...] = ()
-    frozen: tuple[str, ...] = ()
-    corner_gradients: dict[str, list[Case]] = field(default_factory=dict)
-    tolerance: float = 1e-4
-    first: tuple[Behaviour, ...] = ()
-    adapt: Callable[[type], Callable] = lambda submission: submission
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", f"{self.name}{self.doc}")
-
-    def __call__(self, submission: Callable) -> Callable:
-        """Grade a function and print the report.
-
-        Returns:
-            The function itself if it is right, else the package's.
-        """
-        lines, right = self.report(submission)
-        print("\n".join(lines))
-        return submission if right else self.stand_in
-
-    def report(self, submission: Callable) -> tuple[list[str], bool]:
-        """The lines to print, and whether all is right."""
-        stands_in = "the package's own stands in"
-        if submission is self.stand_in:
-            again = "run the cell with your own first, then this one"
-            return [f"{self.name}: this is the package's own, which stands in; {again}"], False
-        if not callable(submission):
-            return [f"{self.name}: needs a function, not {_what(submission)}; {stands_in}"], False
-        prints = Prints()
-        with _nothing_changes():
-            found = self.examine(submission, prints)
-        if found is None:
-            return [f"{self.name}: not written yet; {stands_in}"], False
-        right = not any(found.values())
-        verdict = "right" if right else f"not yet right; {stands_in}"
-        marks = [f"  ✗ {key}: {words}" if words else f"  ✓ {key}" for key, words in found.items()]
-        return [f"{self.name}: {verdict}", *marks, *prints.shown()], right
-
-    def examine(self, submission: Callable, prints: Prints) -> dict[str, str] | None:
-        """What is wrong by behaviour, "" for nothing; None when it is not written yet."""
-        found: dict[str, str] = {}
-        history: list[tuple[Behaviour, Observation]] = []
-        recognised: list[str] = []
-        for behaviour in self.behaviours():
-            prints.recent = 0
-            title, final = behaviour.title, behaviour.shapes
-            try:
-                seen = _apart(partial(behaviour.observe, submission), prints)
-                found[title] = self._difference([*history, (behaviour, seen)], recognised)
-                if behaviour.hints:
-                    history.append((behaviour, seen))
-            except NotImplementedError:
-                if "value" not in found:
-                    return None
-                found[title], final = "a part of it is not written yet", True
-            except Wrong as wrong:
-                found[title], final = wrong.words, wrong.final
-            except Exception as error:
-                found[title], final = f"gives what cannot be read ({type(error).__name__})", True
-            if found[title] and final:
-                break
-        return found
-
-    def _difference(
-        self, history: list[tuple[Behaviour, Observation]], recognised: list[str]
-    ) -> str:
-        """What is wrong with what was seen last; "" for nothing."""
-        behaviour, seen = history[-1]
-        expected = _apart(partial(behaviour.observe, self.stand_in))
-        if behaviour.shapes:
-            if [v.shape for v in seen.values()] == [v.shape for v in expected.values()]:
-                return ""
-        elif same(seen, expected, self.tolerance):
-            return ""
-        words = behaviour.explain(seen, expected)
-        if not behaviour.hints:
-            return words
-        if any(self._looks_the_same(mistake, history[-1:]) for mistake in recognised):
-            return f"{words}, for the same reason"
-        for mistake in self.mistakes:
-            if self._looks_the_same(mistake, history):
-                recognised.append(mistake)
-                return f"{words}. This is what comes out when {mistake}."
-        return words
-
-    def _looks_the_same(self, mistake: str, history: list[tuple[Behaviour, Observation]]) -> bool:
-        """Whether a mistake shows all that was seen; what was seen last is looked at first."""
-        for behaviour, seen in reversed(history):
-            try:
-                like = _apart(partial(behaviour.observe, self.mistakes[mistake]))
-            except Exception:
-                return False
-            if not same(seen, like, self.tolerance):
-                return False
-        return True
-
-    def behaviours(self) -> list[Behaviour]:
-        """All that a right function does, in the order of the report."""
-        off, results = self.form.off, partial(partial, self._results)
-        gradients = partial(partial, self._gradients)
-        behaviours = [
-            *self.first,
-            Behaviour(self.form.title, results(self.cases), off, shapes=True),
-            Behaviour("value", results(self.cases), off),
-        ]
-        if self.learns:
-            observe = gradients(self.learns, self.cases)
-            behaviours.append(Behaviour("gradient", observe, _off_gradient))
-        if self.frozen:
-            observe = gradients(self.frozen, self.cases)
-            behaviours.append(
-                Behaviour("no gradient into the teacher", observe, _flows, hints=False)
-            )
-        for title, cases in self.corners.items():
-            behaviours.append(Behaviour(title, results(cases), off))
-        for title, cases in self.corner_gradients.items():
-            behaviours.append(Behaviour(title, gradients(self.learns, cases), _off_gradient))
-        title = "leaves its arguments as they are"
-        return [*behaviours, Behaviour(title, self._arguments, _changes, hints=False)]
-
-    def _results(self, cases: list[Case], submission: Callable) -> Observation:
-        function = self.adapt(submission)
-        results = [self.form.read(_call(function, _watched(case)[0])) for case in cases]
-        return {f"example {n}": result.detach() for n, result in enumerate(results, 1)}
-
-    def _arguments(self, submission: Callable) -> Observation:
-        function, held = self.adapt(submission), {}
-        for number, case in enumerate(self.cases, 1):
-            arguments, _ = _watched(case)
-            _call(function, arguments)
-            for name, value in arguments.items():
-                held |= {f"{label} {number}": part for label, part in _contents(name, value)}
-        return held
-
-    def _gradients(
-        self, names: tuple[str, ...], cases: list[Case], submission: Callable
-    ) -> Observation:
-        function, found = self.adapt(submission), {}
-        for number, case in enumerate(cases, 1):
-            arguments, leaves = _watched(case, names)
-            result = self.form.read(_call(function, arguments))
-            grads = [None] * len(leaves)
-            if result.requires_grad:
-                weights = torch.linspace(1, 2, result.numel(), dtype=torch.float64)
-                total = (result.flatten() * weights).sum()
-                try:
-                    grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-                except RuntimeError as error:
-                    text = str(error).split(". ")[0][:200]
-                    raise Wrong(f"cannot be computed: {text}", final=False) from None
-            for (label, leaf), grad in zip(leaves.items(), grads, strict=True):
-                found[f"{label} {number}"] = (leaf * 0 if grad is None else grad).detach().double()
-        return found
-
-
-# ---- The exercises ----------------------------------------------------------------------------
 
 
 def _draw(*shape: int, seed: int) -> Tensor:
@@ -844,7 +278,7 @@ cosine_similarity_matrix = Exercise(
     either side, gives 0.
     """,
     stand_in=losses.cosine_similarity_matrix,
-    form=_matrix("(n, C)"),
+    form=matrix("(n, C)"),
     cases=_cases("features weight", (_draw(6, 4, seed=20), _draw(5, 4, seed=21)),
                  (_draw(1, 3, seed=22), _draw(2, 3, seed=23))),
     corners={"gives 0 for a row of zeros": _cases(
@@ -933,7 +367,7 @@ def _head(kind: type, classes: int = 3, features: int = 4) -> nn.Module:
         raise Wrong("wanted is a class, and one that is an nn.Module")
     if kind.forward is nn.Module.forward:
         raise Wrong("it has no method `forward`; is the name spelt right?")
-    return _call(kind, {"feature_dim": features, "num_classes": classes})
+    return call(kind, {"feature_dim": features, "num_classes": classes})
 
 
 def _parameters(head: nn.Module, classes: int = 3, features: int = 4) -> tuple[str, str]:
@@ -1002,7 +436,7 @@ CosineHead = Exercise(
     starts at 1. The embeddings, (C, d), are learnt too and start random; there is no bias.
     """,
     stand_in=CosineHeadOfLogits,
-    form=_matrix("(n, C)"),
+    form=matrix("(n, C)"),
     cases=_cases(_HEAD, (_FEATURES, _WEIGHT, _ETA),
                  (_draw(2, 3, seed=32), _draw(6, 3, seed=33), torch.tensor(0.7))),
     first=(
@@ -1066,7 +500,7 @@ imprint = Exercise(
     0..num_new-1, ``old_weight`` (C_o, d).
     """,
     stand_in=model.imprint,
-    form=_matrix("(num_new, d)"),
+    form=matrix("(num_new, d)"),
     cases=_cases(
         "features labels num_new old_weight",
         (_draw(9, 4, seed=40), torch.tensor([2, 0, 1, 1, 2, 0, 0, 2, 2]), 3, _draw(5, 4, seed=41)),
@@ -1234,7 +668,7 @@ hardest_negatives = Exercise(
     first. The first ``num_old`` classes are old.
     """,
     stand_in=_hardest,
-    form=_matrix("(n, top_k)"),
+    form=matrix("(n, top_k)"),
     cases=_cases("cosines num_old top_k", (_draw(6, 7, seed=70).tanh(), 3, 2),
                  (_draw(5, 5, seed=71).tanh(), 2, 3), (_draw(2, 6, seed=72).tanh(), 4, 1)),
     learns=("cosines",),
@@ -1383,7 +817,7 @@ angles = Exercise(
     The angles in degrees, 0 to 180, between all pairs of class embeddings; ``weight`` is (C, d).
     """,
     stand_in=_angles,
-    form=_matrix("(C, C)"),
+    form=matrix("(C, C)"),
     cases=_cases("weight", (_ROUND,), (3 * _ROUND[[3, 1, 4, 2]],)),
     corners={"is a number also where directions are the same or opposite":
              _cases("weight", (_CROWD,))},

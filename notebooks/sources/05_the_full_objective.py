@@ -277,10 +277,12 @@ leads = [ours - theirs for ours, theirs in zip(*curves.values(), strict=True)]
 print(
     "LUCIR's lead:", ", ".join(f"{lead:.1f}" for lead in leads), f"points; your guess: {my_guess}"
 )
-assert leads[0] > leads[-1] > 0
+assert leads[0] > leads[1] > 10 > leads[2]
 
 # %% [markdown]
-# The fewer exemplars, the greater the imbalance, and the more there is to rebalance.
+# The fewer exemplars, the greater the imbalance, and the more there is to rebalance. With 20 of 100
+# images kept, plain replay has caught up, and on this data overtaken LUCIR: there is little imbalance
+# left, and what holds the old features still holds the new ones back. (On CIFAR-100, 20 of 500 are kept.)
 #
 # ## Class-balance fine-tuning
 #
@@ -362,7 +364,7 @@ assert abs(lucir_gap) < 5
 # | cosine normalization | the head's bias; with everything else | alone on CIFAR-100 with little training (`06`) |
 # | less-forget | old classes, together with frozen embeddings and the cosine head | on a linear head: it costs accuracy there |
 # | margin ranking | everywhere a little; most on the plain linear head | much, once the two others are on |
-# | more exemplars | everything, most of all plain replay | – |
+# | LUCIR as a whole | the more, the fewer exemplars are kept | when a fifth of the images is kept |
 # | class-balance fine-tuning | unbalanced heads | LUCIR, much |
 #
 # ## Try it
@@ -379,7 +381,7 @@ panel
 # - Effects of components depend on one another; a table of all combinations shows it, a list of
 #   additions does not.
 # - A frozen, imprinted network is a strong rival, and belongs into the comparison.
-# - The fewer exemplars, the more rebalancing matters.
+# - The fewer exemplars, the more rebalancing matters; with many, plain replay is as good or better.
 # - CNN and NME are two readings; when they differ much, the head is biased.
 #
 # **Next:** `06_reproducing_the_paper` asks which of this holds on CIFAR-100, and which number is which.
