@@ -33,7 +33,7 @@ from lucir_edu.progress import Progress
 # the new classes' images. Here three per class.
 
 # %%
-settings = config.preset("glyphs-b50-5", method="replay")
+settings = config.preset("glyphs-b50-5", method="replay", epochs=6)  # six, to save your time
 data = datasets.load(settings)
 plan = stream.make(settings, data)
 

@@ -26,7 +26,7 @@ from lucir_edu.lab import checks, lessons, plots
 from lucir_edu.lab.panels import TrainingPanel
 
 # %%
-settings = config.preset("glyphs-b50-5", method="cosine", epochs=6)  # six, to save your time
+settings = config.preset("glyphs-b50-5", method="cosine", epochs=5)  # five, to save your time
 data = datasets.load(settings)
 bases = runs.load_bases("glyphs-b50-5")
 bank = [run for run in runs.load_bank("glyphs-b50-5") if run["seed"] < 3]  # all have these
@@ -339,6 +339,16 @@ for label in ("cosine", "cosine+score_distillation", "cosine+lf"):
     print(f"{label:26s} {', '.join(cells)}")
 
 # %% [markdown]
+# Score distillation gains little over nothing at all, and nothing at the end; less-forget halves the
+# forgetting.
+
+# %%
+end = {label: table[label]["last (CNN)"][0] for label in table}
+assert end["cosine+score_distillation"] < end["cosine"] + 1 < end["cosine+lf"] - 1
+lost = {label: table[label]["forgetting (CNN)"][0] for label in ("cosine", "cosine+lf")}
+assert lost["cosine+lf"] < 0.6 * lost["cosine"]
+
+# %% [markdown]
 # ## Two conditions
 #
 # Less-forget is half of the idea; the frozen embeddings are the other. And it was made for the cosine
@@ -371,10 +381,16 @@ for label in ("lucir", "lucir lambda_rule=paper"):
     average, last = table[label]["average (CNN)"], table[label]["old taken for new"]
     print(f"{label:26s} average {average[0]:.1f} ± {average[1]:.1f} %, "
           f"old taken for new {last[0]:.1f} ± {last[1]:.1f} %")  # fmt: skip
-assert mean["lucir"] > mean["lucir lambda_rule=paper"]
+assert abs(mean["lucir"] - mean["lucir lambda_rule=paper"]) < 2
+code, paper = (
+    table[label]["old taken for new"][0] for label in ("lucir", "lucir lambda_rule=paper")
+)
+assert code < paper - 1
 
 # %% [markdown]
-# On this data the code's rule is the better one. Both are in the package: `lambda_rule` chooses.
+# In accuracy there is hardly a difference, half a point with a spread of nearly two: seven times the weight
+# gains old classes about what it costs new ones. In the confusion there is one: with the code's rule fewer
+# old images are taken for new. Both rules are in the package: `lambda_rule` chooses.
 #
 # ## Try it
 #
@@ -392,8 +408,8 @@ panel
 # - Distilling scores is blind to a common rotation, and to directions that no embedding has.
 # - Less-forget holds the direction of the features; old embeddings are frozen with it, and both are
 #   needed.
-# - $\lambda$ trades old classes for new ones. The paper's rule and the authors' code differ; here
-#   the code's does better.
+# - $\lambda$ trades old classes for new ones. The paper's rule and the authors' code differ; on this data
+#   it matters for the confusion more than for the accuracy.
 # - With wrong targets the same pull does harm.
 #
 # **Next:** `04_margin_ranking` separates old and new classes that look alike.

@@ -25,7 +25,7 @@ from lucir_edu.lab import checks, lessons, plots
 from lucir_edu.lab.panels import TrainingPanel
 
 # %%
-settings = config.preset("glyphs-b50-5", method="lucir")
+settings = config.preset("glyphs-b50-5", method="lucir", epochs=7)  # recorded: nine
 data = datasets.load(settings)
 plan = stream.make(settings, data)
 bases = runs.load_bases("glyphs-b50-5")
@@ -270,7 +270,7 @@ def by_count(method):
 
 curves = {"LUCIR": by_count("lucir"), "replay": by_count("replay")}
 plots.show(plots.curves({name: (COUNTS, values) for name, values in curves.items()},
-                        "exemplars per class", "average accuracy, CNN (%)", marks=True))  # fmt: skip
+                        "exemplars per class", "average accuracy, CNN (%)", marks=True, log=True))  # fmt: skip
 
 # %%
 leads = [ours - theirs for ours, theirs in zip(*curves.values(), strict=True)]

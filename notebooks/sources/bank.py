@@ -11,6 +11,10 @@ from pathlib import Path
 from lucir_edu import runs
 from lucir_edu.config import UsageError
 
+# The eight combinations, and the methods that they are compared with
+WHOLE = ("replay", "linear+mr", "linear+lf", "linear+lf+mr", "cosine", "cosine+mr", "cosine+lf",
+         "lucir", "finetune", "icarl", "joint")  # fmt: skip
+
 
 def main(sweeps: list[Path]) -> None:
     found = list(runs.find(sweeps))
@@ -22,8 +26,9 @@ def main(sweeps: list[Path]) -> None:
         setting = runs.label(run).replace(" ", ",")
         target = runs.BANK / run["preset"] / setting / f"seed{run['seed']}"
         target.mkdir(parents=True)
-        for name in (runs.RESULTS, runs.ARRAYS):
-            shutil.copyfile(run.path / name, target / name)
+        if setting not in WHOLE:
+            run.arrays.pop("embedding_angles", None)  # the bulk; nothing shows it for these
+        runs.save(run, target)
         head = {"replay": "linear", "lucir": "cosine"}.get(setting)
         if head and run["seed"] == 0 and run["preset"] == "glyphs-b50-5":
             runs.CHECKPOINTS.mkdir(parents=True, exist_ok=True)

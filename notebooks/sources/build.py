@@ -177,6 +177,8 @@ def table() -> str:
     ]
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
+        if "measured" not in notebook.metadata:
+            continue
         opening = notebook.cells[0].source
         about = re.search(r"^\*(.+)\*$", opening, re.M)[1]
         minutes = re.search(r"\*\*Time:\*\* (\d+) minutes", opening)[1]
