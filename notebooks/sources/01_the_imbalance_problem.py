@@ -271,7 +271,8 @@ print(f"the package's: {sides.old_to_new:.1f} %, and new taken for old {sides.ne
 #
 # Perhaps new classes always look like this, having been learnt last. So take the imbalance away and
 # leave the rest as it is: **three images of each new class, too**. With fewer images an epoch has
-# fewer steps, so there are more epochs, for the same number of steps.
+# fewer steps, so there are more epochs, for the same number of steps. **Predict:** what share of old images
+# will be taken for new ones now, and will new embeddings still be longer?
 
 # %%
 few = dataclasses.replace(settings, train_per_class=kept, epochs=settings.epochs * 6)

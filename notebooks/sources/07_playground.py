@@ -73,6 +73,13 @@ panel
 # %% [markdown]
 # ## Any setting, in code
 #
+# A method is a name for a set of switches:
+
+# %% tags=["nbval-check-output"]
+for name, switches in config.METHODS.items():
+    print(f"{name:10s}", ", ".join(key for key, value in switches.items() if value) or "none")
+
+# %% [markdown]
 # Every knob is a field of the config. These are all of them, with their values for LUCIR:
 
 # %% tags=["nbval-check-output"]
@@ -102,7 +109,9 @@ my_guess = 1.0  # points
 again = dataclasses.replace(mine, seed=1)
 other = lessons.learn(again, data, bases["cosine"], until=1).measurement
 print(f"seed 0: {end.cnn:.1f} %, seed 1: {other.cnn:.1f} %; your guess: {my_guess} points apart")
-print(f"whole runs, five seeds: sd {table['lucir']['average (CNN)'][1]:.1f} points")
+spread = table["lucir"]["average (CNN)"][1]
+print(f"whole runs, five seeds: sd {spread:.1f} points")
+assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 
 # %% [markdown]
 # A difference that is not clearly larger than this is no finding. For whole runs with several seeds, in

@@ -24,6 +24,8 @@ def main(sweeps: list[Path]) -> None:
         if not run.complete:
             raise UsageError(f"{run.path} is not complete")
         setting = runs.label(run).replace(" ", ",")
+        if len(setting) > 60:  # a path may have 260 characters on Windows
+            setting = f"{run['method']},short"
         target = runs.BANK / run["preset"] / setting / f"seed{run['seed']}"
         target.mkdir(parents=True)
         if setting not in WHOLE:

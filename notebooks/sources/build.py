@@ -33,6 +33,7 @@ PLACEHOLDER = "An interactive part: run this cell to see it."
 SOLUTION = re.compile(
     r"^(?P<indent> *)### BEGIN SOLUTION\n(?P<code>.*?)^ *### END SOLUTION\n?", re.M | re.S
 )
+FORMATTING = re.compile(r" *# fmt: (skip|off|on)$", re.M)  # not for readers
 STUB = "raise NotImplementedError  # your code here"
 PEAK = "__import__('resource').getrusage(0).ru_maxrss // (2**20 if __import__('sys').platform == 'darwin' else 2**10)"
 TABLE = re.compile(r"(<!-- notebooks: made by make notebooks -->\n).*?(<!-- end -->)", re.S)
@@ -98,6 +99,7 @@ def _assemble(stem: str, cells: Iterable[NotebookNode]) -> NotebookNode:
         metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
     )
     for number, cell in enumerate(cells):
+        cell.source = FORMATTING.sub("", cell.source)
         cell["id"] = f"{stem.split('_')[0]}-{number:03d}"
         tags = cell.metadata.get("tags", [])
         cell.metadata = NotebookNode({"tags": tags} if tags else {})
