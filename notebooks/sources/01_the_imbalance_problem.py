@@ -275,6 +275,9 @@ print(f"the package's: {sides.old_to_new:.1f} %, and new taken for old {sides.ne
 # will be taken for new ones now, and will new embeddings still be longer?
 
 # %%
+my_guess = 50  # percent of old images taken for new ones, with balanced data
+
+# %%
 few = dataclasses.replace(settings, train_per_class=kept, epochs=settings.epochs * 6)
 end = lessons.learn(few, datasets.load(few), bases["linear"], until=1)
 balanced, imbalanced = dataclasses.asdict(end.measurement), replay["phases"][1]
@@ -284,6 +287,7 @@ print("phase 1          imbalanced  balanced")
 for name, key in (("old taken for new", "old_to_new"), ("old read right", "cnn_old"),
                   ("new read right", "cnn_new")):  # fmt: skip
     print(f"{name:17s} {imbalanced[key]:8.0f} % {balanced[key]:7.0f} %")
+print(f"Your guess was {my_guess} %.")
 
 
 # %%
