@@ -67,20 +67,22 @@ def in_language(cells: Iterable[NotebookNode], language: str | None) -> Iterator
 
 
 def learners(cells: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
-    """Solutions taken out, and folded below the code cell that follows."""
-    folded = None
-    for cell in cells:
-        cell = copy.deepcopy(cell)
+    """Solutions taken out, and folded below the cell that checks them, after the help."""
+    cells = [copy.deepcopy(cell) for cell in cells]
+    for number, cell in enumerate(cells):
         code = cell.source
         cell.source = SOLUTION.sub(lambda match: f"{match['indent']}{STUB}\n", code).rstrip("\n")
-        yield cell
-        if cell.source != code:
-            folded = SOLUTION.sub(lambda match: match["code"], code).rstrip("\n")
-        elif folded is not None and cell.cell_type == "code":
-            yield nbformat.v4.new_markdown_cell(
-                f"<details><summary>Solution</summary>\n\n```python\n{folded}\n```\n\n</details>"
-            )
-            folded = None
+        if cell.source == code:
+            continue
+        answer = SOLUTION.sub(lambda match: match["code"], code).rstrip("\n")
+        folded = f"<details><summary>Solution</summary>\n\n```python\n{answer}\n```\n\n</details>"
+        following = cells[number + 2]
+        if following.source.startswith("<details><summary>Help</summary>"):
+            parts = following.source.partition("</details>")
+            following.source = f"{parts[0]}</details>\n\n{folded}{parts[2]}"
+        else:
+            cells.insert(number + 2, nbformat.v4.new_markdown_cell(folded))
+    return iter(cells)
 
 
 def solved(cells: Iterable[NotebookNode]) -> Iterator[NotebookNode]:

@@ -64,6 +64,15 @@ def test_the_learner_has_a_stub_and_the_solution_folded_below_the_check(made):
     assert "    y = x + 1\n    return y" in folded.source and "SOLUTION" not in folded.source
 
 
+def test_the_solution_comes_after_the_help(build, tmp_path):
+    source = tmp_path / "01_sample.py"
+    help_cell = "# <details><summary>Help</summary>\n#\n# Add one.\n# </details>\n#\n"
+    source.write_text(SOURCE.replace("# Afterwards.", f"{help_cell}# Afterwards."))
+    *_, last = build.versions(source)["01_sample.ipynb"].cells
+    parts = [last.source.index(part) for part in ("Help", "Add one", "Solution", "y = x + 1")]
+    assert parts == sorted(parts) and last.source.endswith("</details>\n\nAfterwards.")
+
+
 def test_the_solved_one_has_the_solution_in_its_place(made):
     title, solution, check, after = made["solved/01_sample.ipynb"].cells
     assert title.source.startswith("# Title (solved)")
