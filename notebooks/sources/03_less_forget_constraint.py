@@ -388,8 +388,8 @@ code, paper = (
 assert code < paper - 1
 
 # %% [markdown]
-# In accuracy there is hardly a difference, half a point with a spread of nearly two: seven times the weight
-# gains old classes about what it costs new ones. In the confusion there is one: with the code's rule fewer
+# In accuracy there is hardly a difference, half a point with a spread of nearly two: five to nine times the
+# weight gains old classes about what it costs new ones. In the confusion there is one: with the code's rule fewer
 # old images are taken for new. Both rules are in the package: `lambda_rule` chooses.
 #
 # ## Try it

@@ -291,8 +291,8 @@ for pair in PAIRS[:3]:
 
 # %% [markdown]
 # Surprised? The *embeddings* hardly move apart. The old one is frozen, and the new one has a hundred
-# images that hold it where they are. The pairs in 90 and 10 classes, over the whole run, five seeds
-# (recorded; θ and 0 are among them now):
+# images that hold it where they are. The same after the last phase, five seeds (recorded; 0 and θ are
+# among them now):
 
 
 # %%
