@@ -299,8 +299,8 @@ MUTANTS = [
     Mutant(
         "features for imprinting and herding from a network in training mode",
         "trainer.py",
-        "        self.net.eval()\n",
-        "        self.net.train()\n",
+        "    net.eval()\n",
+        "    net.train()\n",
         "test_trainer.py",
         "imprinted",
     ),
