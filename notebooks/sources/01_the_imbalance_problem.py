@@ -261,7 +261,7 @@ def old_to_new(predictions, targets, num_old):
 old_to_new = checks.old_to_new(old_to_new)
 
 # %% tags=["nbval-check-output"]
-predictions, targets = torch.tensor([0, 5, 1, 5, 0]), torch.tensor([0, 0, 0, 5, 5])
+predictions, targets = torch.tensor([0, 5, 1, 5, 0, 0]), torch.tensor([0, 0, 0, 5, 5, 5])
 print(f"yours: {old_to_new(predictions, targets, 5):.1f} %")
 sides = metrics.old_new_confusion(predictions, targets, 5)
 print(f"the package's: {sides.old_to_new:.1f} %, and new taken for old {sides.new_to_old:.1f} %")
