@@ -27,11 +27,10 @@ notebooks: $(ready)  ## run the sources and write the notebooks
 lint: $(ready)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-run := $(BIN)/lucir-edu sweep glyphs-b50-5 --out runs/glyphs-b50-5
-results: $(ready)  ## recompute the recorded runs on Glyphs-100, some hours on two cores
+run := $(BIN)/lucir-edu sweep glyphs-b50-5 --out runs/glyphs-b50-5 --processes 2
+results: $(ready)  ## recompute the recorded runs on Glyphs-100, about an hour on two cores
 	$(run) --seeds 5 --grid cosine,less_forget,margin_ranking
-	$(run) --seeds 5 --grid method=finetune
-	$(run) --seeds 3 --grid method=joint
+	$(run) --seeds 5 --grid method=finetune,icarl,joint
 	$(run) --seeds 3 --set method=cosine --set score_distillation=true
 	$(run) --seeds 3 --grid lambda_rule=paper
 	$(run) --seeds 3 --grid freeze_old_embeddings=false

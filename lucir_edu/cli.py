@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         "may be given again",
     )
     sweep.add_argument("--seeds", type=int, default=1, help="run seeds 0 … N-1 (default 1)")
+    sweep.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="so many runs at a time (default 1)"
+    )
     sweep.set_defaults(command=_sweep)
 
     report = commands.add_parser(
@@ -173,6 +176,7 @@ def _sweep(options: argparse.Namespace) -> int:
                     out,
                     data_root=options.data_root,
                     device=options.device,
+                    processes=options.processes,
                     announce=announce,
                     watch=progress,
                 )

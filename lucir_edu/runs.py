@@ -23,6 +23,7 @@ from lucir_edu.stream import make as make_stream
 from lucir_edu.trainer import Event, Measurement, PhaseEnd, State, train
 
 RESULTS, ARRAYS = "results.json", "arrays.npz"
+BY_TWO_CLASSES = ("confusion_cnn", "confusion_nme", "embedding_angles")  # arrays (P, C, C)
 BANK = Path(__file__).parents[1] / "data" / "bank"
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
@@ -33,7 +34,9 @@ class Run(dict):
     Arrays, P phases and C classes, in the order in which classes come: ``confusion_cnn`` and
     ``confusion_nme`` (P, C, C), counts, row the true class; ``embedding_angles`` (P, C, C), whole
     degrees between class embeddings; ``weight_norms``, ``biases``, ``mean_logits`` and
-    ``logit_sds`` (P, C). Where a class was not yet seen, counts and degrees are 0, others NaN.
+    ``logit_sds`` (P, C); ``positions`` (P, C, images, 2), features of a few test images of each
+    class in a plane (see :class:`lucir_edu.trainer.Measurement`). Where a class was not yet seen,
+    counts and degrees are 0, others NaN.
     """
 
     def __init__(
@@ -160,7 +163,7 @@ def assemble(
             continue
         values = dataclasses.asdict(measurement)
         for name, array in values.pop("arrays").items():
-            arrays.setdefault(name, []).append(_pad(array, total))
+            arrays.setdefault(name, []).append(_pad(name, array, total))
         phases.append(values)
     run = Run(
         {
@@ -195,7 +198,7 @@ def assemble(
 def save(run: Run, folder: Path) -> None:
     """Write results.json and arrays.npz, each whole or not at all."""
     with whole(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **run.arrays)
+        np.savez_compressed(file, **{name: _halved(name, a) for name, a in run.arrays.items()})
     text = json.dumps(run, indent=1, ensure_ascii=False, allow_nan=False)
     with whole(folder / RESULTS) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -206,6 +209,7 @@ def save_state(event: PhaseEnd, folder: Path) -> None:
     tensors = {f"model.{k}": v.contiguous().cpu() for k, v in event.model.state_dict().items()}
     for label, indices in enumerate(event.memory.ranked):
         tensors[f"exemplars.{label:05d}"] = indices
+    tensors["plane"] = event.plane.contiguous().cpu()
     with whole(folder / _state_name(event.measurement.phase)) as temporary:
         save_file(tensors, temporary)
 
@@ -222,7 +226,7 @@ def load(folder: str | Path) -> Run:
     try:
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: _doubled(name, file[name]) for name in file.files}
         run = Run(results, arrays, folder)
         Config.from_dict(run["config"])
         count = len(run["phases"])
@@ -249,6 +253,7 @@ def read_state(path: Path, phase: int) -> State:
     """The state in a file of :func:`save_state`; one without exemplars has them chosen anew."""
     weights: dict[str, Tensor] = {}
     exemplars: list[Tensor] = []
+    plane = None
     try:
         with safe_open(path, framework="pt") as file:
             for name in sorted(file.keys()):
@@ -257,10 +262,12 @@ def read_state(path: Path, phase: int) -> State:
                     weights[rest] = file.get_tensor(name)
                 elif kind == "exemplars":
                     exemplars.append(file.get_tensor(name))
+                elif kind == "plane":
+                    plane = file.get_tensor(name)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"{path} is missing or damaged ({reason})") from None
-    return State(phase, weights, exemplars or None, source=str(path))
+    return State(phase, weights, exemplars or None, plane, source=str(path))
 
 
 def load_bases(preset: str) -> dict[str, State]:
@@ -282,6 +289,11 @@ def load_bases(preset: str) -> dict[str, State]:
 def load_bank(preset: str = "") -> Iterator[Run]:
     """The precomputed runs that come with the project, all or a preset's, in order of names."""
     return find([BANK / preset])
+
+
+def stale(run: Run) -> bool:
+    """Whether a run was made by other code than is here: recompute it before believing it."""
+    return run["environment"].get("code") != hardware.code()
 
 
 def find(folders: Iterable[str | Path]) -> Iterator[Run]:
@@ -374,13 +386,27 @@ def _state_name(phase: int) -> str:
     return f"phase_{phase:02d}.safetensors"
 
 
-def _pad(array: np.ndarray, total: int) -> np.ndarray:
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    """Angles are symmetric: the upper triangle is enough, and half as large on disk."""
+    return np.triu(array) if name == "embedding_angles" else array
+
+
+def _doubled(name: str, array: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`_halved`; whole matrices stay whole."""
+    if name != "embedding_angles":
+        return array
+    return np.maximum(array, array.transpose(0, 2, 1))
+
+
+def _pad(name: str, array: np.ndarray, total: int) -> np.ndarray:
     """To the size it has when all classes are seen: zeros for counts and degrees, else NaN."""
     kinds = {"i": (0, np.int32), "u": (0, np.uint8), "f": (np.nan, np.float32)}
     fill, dtype = kinds[array.dtype.kind]
-    padded = np.full((total,) * array.ndim, fill, dtype=dtype)
-    padded[tuple(slice(n) for n in array.shape)] = array
-    return padded
+    if array.dtype == np.float16:
+        dtype = np.float16
+    missing = total - len(array)
+    widths = [(0, missing)] + [(0, missing if name in BY_TWO_CLASSES else 0)] * (array.ndim - 1)
+    return np.pad(array.astype(dtype), widths, constant_values=fill)
 
 
 def _or_none(of: Any, values: list[float | None]) -> float | None:

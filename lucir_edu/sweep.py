@@ -1,9 +1,14 @@
 """Many runs: a grid of settings, several seeds each, one folder per run."""
 
 import itertools
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lucir_edu import config as configs
 from lucir_edu import datasets, runs
@@ -42,6 +47,7 @@ def sweep(
     *,
     data_root: str | Path | None = None,
     device: str = "auto",
+    processes: int = 1,
     announce: Callable[[int, int, str], object] = lambda number, count, name: None,
     watch: Callable[[Event], object] = lambda event: None,
 ) -> Iterator[runs.Run]:
@@ -49,26 +55,57 @@ def sweep(
 
     Args:
         settings: as of :func:`grid`, arguments of :func:`lucir_edu.config.preset`.
-        announce: is called before each run with its number (from 1), the count, and its name.
-        watch: is called with every event.
+        processes: so many runs at a time, each in a process of its own with its share of the cores.
+        announce: is called with each run's number (from 1), the count, and its name: before the
+            run, or after it when there are several processes.
+        watch: is called with every event; not when there are several processes.
 
     Yields:
         A run when it is complete, in order.
     """
-    jobs: dict[str, Config] = {}
+    jobs: list[tuple[str, Config]] = []
     for setting, seed in itertools.product(settings, seeds):
         name = ",".join(f"{key}={value}" for key, value in setting.items()) or "default"
-        jobs[f"{name}/seed{seed}"] = configs.preset(preset, **{**setting, "seed": seed})
+        config = configs.preset(preset, **{**setting, "seed": seed})
+        jobs.append((f"{name}/seed{seed}", config))
     if not jobs:
         raise UsageError("a sweep needs at least one seed; set --seeds")
-    for number, (name, config) in enumerate(jobs.items(), 1):
-        announce(number, len(jobs), name)
-        yield runs.perform(
-            config,
-            datasets.load(config, data_root),
-            preset=preset,
-            out=Path(out) / name,
-            resume=True,
-            device=device,
-            watch=watch,
-        )
+    if processes < 1:
+        raise UsageError(f"a sweep needs at least one process, not {processes}; set --processes")
+    one = partial(_perform, preset=preset, out=Path(out), data_root=data_root, device=device)
+    if processes == 1:
+        for number, job in enumerate(jobs, 1):
+            announce(number, len(jobs), job[0])
+            yield one(job, watch=watch)
+        return
+    threads = max(1, torch.get_num_threads() // processes)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _start_worker, (threads,)) as pool:  # ended when left
+        for number, (job, run) in enumerate(zip(jobs, pool.imap(one, jobs), strict=True), 1):
+            announce(number, len(jobs), job[0])
+            yield run
+
+
+def _perform(
+    job: tuple[str, Config],
+    preset: str,
+    out: Path,
+    data_root: str | Path | None,
+    device: str,
+    watch: Callable[[Event], object] = lambda event: None,
+) -> runs.Run:
+    name, config = job
+    return runs.perform(
+        config,
+        datasets.load(config, data_root),
+        preset=preset,
+        out=out / name,
+        resume=True,
+        device=device,
+        watch=watch,
+    )
+
+
+def _start_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    torch.set_num_threads(threads)

@@ -3,8 +3,9 @@
 Plots, panels, files and tests only consume events; every event is a place to stop.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,9 +66,17 @@ class PhaseEnd:
     measurement: "Measurement"
     model: IncrementalModel
     memory: Memory
+    plane: Tensor  # see Measurement.arrays
 
 
-Event = PhaseStart | StepEnd | EpochEnd | PhaseEnd
+@dataclass(frozen=True)
+class Pause:
+    """A place to stop between two batches of a judgement; there is nothing to tell."""
+
+    phase: int
+
+
+Event = PhaseStart | StepEnd | EpochEnd | Pause | PhaseEnd
 
 
 @dataclass(frozen=True)
@@ -89,9 +98,12 @@ class Measurement:
     eta: float | None  # the cosine head's scale
     exemplars: int  # images in memory, after the phase
     seconds: float
+    losses: dict[str, list[float | None]]  # each term's mean over every epoch; None: not finite
     # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; embedding_angles (C, C),
     # whole degrees between class embeddings; weight_norms, biases, mean_logits and logit_sds (C,),
-    # the last two over all test images
+    # the last two over all test images; positions (C, SAMPLE, 2), the directions of features of
+    # each class's first test images, seen in the plane in which those of the first phase judged
+    # spread most
     arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
 
@@ -102,8 +114,11 @@ class State:
     phase: int
     weights: dict[str, Tensor]  # of IncrementalModel.state_dict
     exemplars: list[Tensor] | None = None  # indices per class, best first; None: choose them now
+    plane: Tensor | None = None  # (3, d), where positions are measured; None: choose it now
     source: str = "the state"  # what to call it when it does not fit
 
+
+SAMPLE = 3  # test images of each class whose positions are kept
 
 # ---- Training ---------------------------------------------------------------------------------
 
@@ -124,7 +139,7 @@ def train(
     Args:
         dataset: as of :func:`lucir_edu.datasets.load`.
         device: auto, cpu, cuda or mps.
-        start: go on from here; the first event is then the end of that phase.
+        start: go on from here; the first :class:`PhaseEnd` is then that of this phase.
         objective: what to minimise instead of :func:`objective`, with the same arguments.
 
     Raises:
@@ -132,12 +147,12 @@ def train(
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
-        :class:`EpochEnd`, then :class:`PhaseEnd`. The model in an event is the one that learns:
-        read it before the next event, and leave it in the mode it was in.
+        :class:`EpochEnd`, then some :class:`Pause`, then :class:`PhaseEnd`. The model in an event
+        is the one that learns: read it before the next event, and leave it in the mode it was in.
     """
     learner = Learner(config, dataset, hardware.pick_device(device), objective)
     if start is not None:
-        yield learner.resume(start)
+        yield from learner.resume(start)
     for phase in learner.stream.phases[0 if start is None else start.phase + 1 :]:
         yield from learner.learn(phase)
 
@@ -163,10 +178,12 @@ class Learner:
         channels = len(ordered.mean)
         net = model.build(config, base, channels, _seed(config, 0))
         self.net = net.to(device, memory_format=torch.channels_last)
+        self.plane: Tensor | None = None
+        self.losses: dict[str, list[float | None]] = {}  # of the present phase
 
     def learn(self, phase: Phase) -> Iterator[Event]:
         """One phase: grow, learn, choose exemplars, judge."""
-        config, began = self.config, time.perf_counter()
+        config, began, self.losses = self.config, time.perf_counter(), {}
         teacher = None
         if phase.num_old:
             if config.needs_teacher:
@@ -182,7 +199,8 @@ class Learner:
         self.choose_exemplars(phase)
         if config.balanced_finetune and phase.num_old and len(self.memory.indices):
             yield from self.fit(phase, self.memory.indices, teacher, balanced=True)
-        yield PhaseEnd(self.measure(phase, began), self.net, self.memory)
+        measurement = yield from self.measure(phase, began)
+        yield PhaseEnd(measurement, self.net, self.memory, self.plane)
 
     def fit(
         self,
@@ -247,6 +265,9 @@ class Learner:
                 correct += (output.logits.detach().argmax(dim=1) == targets).sum()
                 yield StepEnd(phase.number, epoch, step, terms)
             means = {name: total.item() / steps_per_epoch for name, total in sums.items()}
+            for name, mean in means.items():
+                rounded = round(mean, 5) if math.isfinite(mean) else None
+                self.losses.setdefault(name, []).append(rounded)
             share = 100 * correct.item() / len(indices)
             yield EpochEnd(phase.number, epoch, means, share, rate, net)
 
@@ -272,7 +293,7 @@ class Learner:
             self.memory.add(phase.train[chosen], features[chosen], phase.num_seen)
         self.memory.trim()
 
-    def resume(self, start: State) -> PhaseEnd:
+    def resume(self, start: State) -> Iterator[Event]:
         """Take over a network that has learnt all phases up to ``start.phase``."""
         began = time.perf_counter()
         phases = self.stream.phases[: start.phase + 1]
@@ -290,7 +311,10 @@ class Learner:
         else:
             for phase in phases:
                 self.choose_exemplars(phase)
-        return PhaseEnd(self.measure(phases[-1], began), self.net, self.memory)
+                yield Pause(phase.number)
+        self.plane = None if start.plane is None else start.plane.to(self.device)
+        measurement = yield from self.measure(phases[-1], began)
+        yield PhaseEnd(measurement, self.net, self.memory, self.plane)
 
     # ---- Looking at the network -----------------------------------------------------------------
 
@@ -314,10 +338,15 @@ class Learner:
         features, labels = (torch.cat(parts) for parts in zip(*views, strict=True))
         return memory.class_means(features, labels, num_classes)
 
-    def measure(self, phase: Phase, began: float) -> Measurement:
+    def measure(self, phase: Phase, began: float) -> Generator[Pause, None, Measurement]:
         """Judge the network on the test images of all classes seen."""
         seen, num_old, head = phase.num_seen, phase.num_old, self.net.head
-        output, targets = self.predict(self.test_images, phase.test)
+        batches = []
+        for images, labels in self.test_images.plain(phase.test):
+            batches.append((evaluate(self.net, images, self.precision), labels))
+            yield Pause(phase.number)
+        output, targets = joined(batches)
+        positions = self.positions(output.features, targets, seen)
         targets = targets.cpu().numpy()
         cnn = output.logits.argmax(dim=1).cpu().numpy()
         means = self.prototypes(seen)
@@ -334,6 +363,7 @@ class Learner:
             "weight_norms": norms,
             "mean_logits": output.logits.mean(dim=0).cpu().numpy(),
             "logit_sds": output.logits.std(dim=0, correction=0).cpu().numpy(),
+            "positions": positions.half().cpu().numpy(),
         }
         if nme is not None:
             arrays["confusion_nme"] = metrics.confusion_matrix(nme, targets, seen)
@@ -352,8 +382,24 @@ class Learner:
             eta=head.eta.item() if isinstance(head, model.CosineHead) else None,
             exemplars=len(self.memory.indices),
             seconds=time.perf_counter() - began,
+            losses=self.losses,
             arrays=arrays,
         )
+
+    def positions(self, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+        """Where the first images of each class are, (num_classes, SAMPLE, 2); NaN: no such image.
+
+        The plane is chosen once, so that what moves on it has moved.
+        """
+        sample = features.new_full((num_classes, SAMPLE, features.shape[1]), torch.nan)
+        for label in range(num_classes):
+            rows = losses.unit(features[labels == label][:SAMPLE])
+            sample[label, : len(rows)] = rows
+        if self.plane is None:
+            rows = sample.flatten(0, 1)
+            self.plane = principal_plane(rows[~rows.isnan().any(dim=1)])
+        centre, axes = self.plane[0], self.plane[1:]
+        return (sample - centre) @ axes.T
 
 
 def objective(
@@ -393,6 +439,16 @@ def objective(
 
 
 @torch.no_grad()
+def evaluate(net: IncrementalModel, images: Tensor, precision: str = "float32") -> Output:
+    """A network's output for a batch, in evaluation mode."""
+    was_training = net.training
+    net.eval()
+    with hardware.autocast(images.device, precision):
+        output = net(images)
+    net.train(was_training)
+    return output
+
+
 def predict(
     net: IncrementalModel,
     images: loader.Loader,
@@ -401,13 +457,22 @@ def predict(
     flip: bool = False,
 ) -> tuple[Output, Tensor]:
     """A network's output for some images, in evaluation mode, and their labels."""
-    was_training = net.training
-    net.eval()
-    with hardware.autocast(images.device, precision):
-        batches = [(net(x), y) for x, y in images.plain(indices, flip=flip)]
-    net.train(was_training)
+    return joined([(evaluate(net, x, precision), y) for x, y in images.plain(indices, flip=flip)])
+
+
+def joined(batches: Sequence[tuple[Output, Tensor]]) -> tuple[Output, Tensor]:
+    """Outputs and labels of batches, as those of one."""
     outputs = Output(*(torch.cat(parts) for parts in zip(*(o for o, _ in batches), strict=True)))
-    return outputs, torch.cat([y for _, y in batches])
+    return outputs, torch.cat([labels for _, labels in batches])
+
+
+def principal_plane(vectors: Tensor) -> Tensor:
+    """(3, d): the mean of some vectors (n, d), and the two directions in which they vary most."""
+    centre = vectors.mean(dim=0)
+    _, _, axes = torch.linalg.svd((vectors - centre).double(), full_matrices=False)
+    axes = F.pad(axes, (0, 0, 0, 2))[:2]  # fewer than two directions: zeros
+    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
+    return torch.cat([centre[None], (axes * largest.sign()).to(vectors)])
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:

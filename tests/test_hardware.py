@@ -1,4 +1,9 @@
-"""Which precision a machine gets: measured, Intel's AVX-512 is slower in bfloat16 without AMX."""
+"""Which precision a machine gets (measured, Intel's AVX-512 is slower in bfloat16 without AMX), and
+how many threads a notebook."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -27,3 +32,27 @@ def test_a_processor_computes_in_bfloat16_only_where_that_is_faster(
     assert hardware.pick_precision("auto", CPU) == chosen
     assert hardware.pick_precision("bfloat16", CPU) == "bfloat16"
     assert hardware.pick_precision("float32", CPU) == "float32"
+
+
+@pytest.mark.parametrize("asked", [None, "2"])
+def test_a_notebook_leaves_a_core_to_the_browser_unless_told(asked):
+    count = "print(torch.get_num_threads())"
+    code = f"import torch; {count}; import lucir_edu.lab; {count}"
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    env |= {} if asked is None else {"OMP_NUM_THREADS": asked}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert after == (max(1, before - 1) if asked is None else before)
+
+
+def words(source):
+    return hardware._words(iter([*source.encode().splitlines(keepends=True), b""]).__next__)
+
+
+def test_the_code_s_fingerprint_sees_code_and_neither_comments_nor_docstrings_nor_layout():
+    code = 'def f(x):\n    """Why."""\n    # so\n    return [x, "y"]\n'
+    same = 'def f(x):\n    """Because\n    of that."""\n\n    return [\n        x, "y"]  # so\n'
+    assert words(code) == words(same) == 'deff(x):return[x,"y"]'
+    assert words(code) != words(code.replace('"y"', '"z"'))

@@ -27,7 +27,7 @@ def declared():
 
 def test_the_three_lists_of_dependencies_agree():
     pins = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
-    conda = re.findall(r"^      - ([a-z]\w+)$", (ROOT / "environment.yml").read_text(), re.M)
+    conda = re.findall(r"^      - ([a-z][\w-]+)$", (ROOT / "environment.yml").read_text(), re.M)
     assert declared() == set(conda)
     assert set(pins) == declared() | {"uv"}, "every dependency is pinned, and nothing else"
     assert all(re.fullmatch(r"[\w-]+", name) for name in declared()), "pins only in constraints.txt"
@@ -126,7 +126,8 @@ def test_base_networks_are_those_of_the_recorded_runs(head):
     settings = config.preset(method=method)
     state = runs.load_bases("glyphs-b50-5")[head]
     data = load(settings)
-    end = next(trainer.train(settings, data, start=state)).measurement
+    events = trainer.train(settings, data, start=state)
+    end = next(event for event in events if isinstance(event, trainer.PhaseEnd)).measurement
     recorded = runs.firsts(BANK)[method]
     assert recorded["seed"] == 0
     assert end.cnn == pytest.approx(recorded["phases"][0]["cnn"], abs=1)

@@ -297,13 +297,15 @@ for kind, share in mistaken.items():
     print(f"{kind}: old taken for new {share:.0f} % (your guess {my_guess[kind]} %), "
           f"accuracy {accuracy[kind]:.0f} %")  # fmt: skip
 assert mistaken["cosine"] < 0.75 * mistaken["linear"]
-assert accuracy["linear"] + 5 < accuracy["linear, divided afterwards"] < accuracy["cosine"] - 3
+assert accuracy["linear"] + 5 < accuracy["linear, divided afterwards"]
+assert abs(accuracy["linear, divided afterwards"] - accuracy["cosine"]) < 6
 
 # %% [markdown]
-# Dividing out afterwards already mends much: the linear head's pull towards new classes was length and
-# bias, nothing else. (It even takes the fewest old images for new ones; but it loses new images for
-# it.) Training *with* the cosine is better overall, because then the features, too, are learned to
-# differ in direction.
+# Dividing out afterwards already mends most of it: the linear head's pull towards new classes was length
+# and bias, nothing else. It even takes the fewest old images for new ones, and loses new images for it. In
+# accuracy it comes close to training *with* the cosine: with `seed` from 0 to 3 the difference was from -1 to
+# 4 points. What training with it adds is that nothing needs mending: the scores that are learned are those
+# that answer, and the next two notebooks put their losses on exactly these scores.
 #
 # All phases, five seeds each (recorded):
 
@@ -443,7 +445,7 @@ panel
 #
 # - A logit is two lengths times a cosine, plus a bias; cosine normalization keeps the cosine.
 # - The scale $\eta$ must be learned, or the softmax cannot be sure of anything.
-# - Dividing lengths out after training helps; training without them helps more.
+# - Dividing lengths out mends most of the imbalance, even after training.
 # - The cosine head's raw norms are uneven, and it does not matter.
 # - Imprinted embeddings read a new alphabet before any training.
 #
