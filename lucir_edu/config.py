@@ -84,7 +84,7 @@ class Config:
             value = getattr(self, name)
             if value not in choices:
                 raise UsageError(
-                    f"{name}={value!r} is not known{_nearest(value, choices)}; "
+                    f"{name}={value!r} is not known{nearest(value, choices)}; "
                     f"choose one of: {', '.join(choices)}"
                 )
         for name, (low, high) in RANGES.items():
@@ -247,12 +247,11 @@ def preset(name: str = "glyphs-b50-5", *, method: str = "lucir", **changes: typi
     """
     if name not in PRESETS:
         raise UsageError(
-            f"no preset {name!r}{_nearest(name, PRESETS)}; the presets are: {', '.join(PRESETS)}"
+            f"no preset {name!r}{nearest(name, PRESETS)}; the presets are: {', '.join(PRESETS)}"
         )
     if method not in METHODS:
         raise UsageError(
-            f"no method {method!r}{_nearest(method, METHODS)}; "
-            f"the methods are: {', '.join(METHODS)}"
+            f"no method {method!r}{nearest(method, METHODS)}; the methods are: {', '.join(METHODS)}"
         )
     for key in changes:
         _check_name(key)
@@ -378,10 +377,10 @@ def _wanted(name: str) -> str:
 def _check_name(name: str) -> None:
     if name not in _TYPES:
         raise UsageError(
-            f"no setting {name!r}{_nearest(name, _TYPES)}; `lucir-edu run --help` lists them"
+            f"no setting {name!r}{nearest(name, _TYPES)}; `lucir-edu run --help` lists them"
         )
 
 
-def _nearest(name: typing.Any, known: typing.Iterable[str]) -> str:
+def nearest(name: typing.Any, known: typing.Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -76,6 +76,8 @@ class Live:
                     break
                 listen(event)
             how = "stopped" if stop.is_set() else "done"
+        except KeyboardInterrupt:  # the kernel was interrupted: for a task that means Stop
+            how = "stopped"
         except Exception as error:  # shown in the panel: a task has no cell to show it under
             how = f"{type(error).__name__}: {error}"
         finally:

@@ -15,7 +15,8 @@ from lucir_edu.config import Config, method_of
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import plots
 from lucir_edu.lab.live import Live, Probe, Throttle
-from lucir_edu.lab.plots import BLACK, BLUE, GREEN, NEW, OLD, ORANGE, PINK
+from lucir_edu.lab.plots import BLACK, NEW, OLD
+from lucir_edu.lab.views import COMPONENTS, LOSSES, WIDTH
 from lucir_edu.model import IncrementalModel
 from lucir_edu.trainer import (
     EpochEnd,
@@ -27,18 +28,6 @@ from lucir_edu.trainer import (
     StepEnd,
 )
 
-SWITCHES = {
-    "cosine": "cosine normalization",
-    "less_forget": "less-forget constraint",
-    "margin_ranking": "margin ranking",
-}
-LOSSES = {  # name of the term: colour, line
-    "cross_entropy": (BLACK, "solid"),
-    "less_forget": (BLUE, "dash"),
-    "margin_ranking": (ORANGE, "dot"),
-    "distillation": (PINK, "dashdot"),
-    "score_distillation": (GREEN, "longdash"),
-}
 ACCURACIES = {  # colour, line, marker
     "old classes": (OLD, "solid", "circle"),
     "new classes": (NEW, "dash", "square"),
@@ -75,7 +64,7 @@ class TrainingPanel(widgets.VBox):
 
         self.switches = {
             name: widgets.Checkbox(value=getattr(config, name), description=words, indent=False)
-            for name, words in SWITCHES.items()
+            for name, (_, words) in COMPONENTS.items()
         }
         self.exemplars = widgets.IntSlider(
             value=config.exemplars_per_class,
@@ -136,6 +125,10 @@ class TrainingPanel(widgets.VBox):
     def stop(self) -> None:
         """Stop the training; the phases that are done are kept."""
         self._live.stop()
+
+    @property
+    def running(self) -> bool:
+        return self._live.running
 
     # ---- What happens ----
 
@@ -261,7 +254,7 @@ class TrainingPanel(widgets.VBox):
         figure.update_layout(
             template="plotly_white",
             height=360,
-            autosize=True,
+            width=WIDTH,
             margin={"l": 40, "r": 10, "t": 40, "b": 90},
             bargap=0,
             barmode="overlay",

@@ -8,11 +8,13 @@ a line style says the same. The description says in words what the picture shows
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from lucir_edu import metrics
@@ -35,12 +37,11 @@ Described = tuple[Figure, str]
 
 def show(described: Described) -> None:
     """Display a figure in a notebook, its description below it and as its alternative text."""
-    from IPython.display import Image, display
+    from IPython import display
 
     figure, description = described
-    display(
-        Image(png(figure), format="png", alt=description, width=int(figure.get_figwidth() * 96))
-    )
+    width = int(figure.get_figwidth() * 96)
+    display.display(display.Image(png(figure), format="png", alt=description, width=width))
     print(description)
 
 
@@ -53,8 +54,6 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
 
 def html(described: Described) -> str:
     """The figure as an HTML element that needs no other file."""
-    from html import escape
-
     figure, description = described
     data = base64.b64encode(png(figure)).decode()
     return (
@@ -91,6 +90,21 @@ def samples(dataset: Dataset, seed: int = 0) -> Described:
         _bare(axes)
     names = "; ".join(f"{name} ({len(characters)})" for name, characters in alphabets)
     return figure, f"One random image of each of the 100 classes, by alphabet: {names}."
+
+
+def thumbnails(dataset: Dataset, height: int = 48) -> dict[str, str]:
+    """An <img> of one test image of every class, by the class's name."""
+    found = {}
+    for label, name in enumerate(dataset.classes):
+        row = int((dataset.test.labels == label).nonzero()[0])
+        pixels = dataset.test.images[row].permute(1, 2, 0).numpy().squeeze()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="png")
+        found[name] = (
+            f'<img alt="{escape(name)}" height="{height}" style="image-rendering:pixelated" '
+            f'src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+        )
+    return found
 
 
 def pairs(dataset: Dataset, which: Sequence[str], per_letter: int = 8) -> Described:

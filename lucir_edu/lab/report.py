@@ -1,65 +1,42 @@
-"""A page that compares runs: tables and figures in one file that needs no network."""
+"""A page that compares runs: tables, figures and switches in one file that needs no network."""
 
+import base64
+import gzip
+import importlib.resources
+import json
 from pathlib import Path
+from typing import Any
 
+import plotly.io
 from jinja2 import Environment
+from plotly.offline import get_plotlyjs
+from plotly.utils import PlotlyJSONEncoder
 
-from lucir_edu.config import UsageError
-from lucir_edu.lab import plots
+from lucir_edu.config import Config, UsageError
+from lucir_edu.datasets import load
+from lucir_edu.lab import plots, views
+from lucir_edu.lab.explorer import OTHERWISE, SHORTS, Bank, is_combination
 from lucir_edu.runs import MEASURES, Run, compare, label
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0 }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #8886 }
-th:first-child, td:first-child { text-align: left }
-td { white-space: nowrap; font-size: .95rem }
-figure { margin: 1.5rem 0 } img { max-width: 100%; background: white }
-figcaption { font-size: .9rem; opacity: .8 }
-@media (prefers-color-scheme: dark) { body { background: #1b1b1b; color: #e6e6e6 } }
-</style></head><body>
-<h1>{{ title }}</h1>
-{% for preset, part in parts.items() %}
-<h2>{{ preset }}</h2>
-<p>Mean ± standard deviation over seeds, in percent.</p>
-<table><thead><tr><th>setting</th><th>seeds</th>
-{% for measure in measures %}<th>{{ measure }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in part.rows %}<tr><td>{{ row.label }}</td><td>{{ row.seeds | length }}</td>
-{% for measure in measures %}<td>{% if row[measure] is not none %}
-{{ "%.2f" | format(row[measure][0]) }} ± {{ "%.2f" | format(row[measure][1]) }}
-{% else %}–{% endif %}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>
-{{ part.accuracy | safe }}
-{% for name, run, figures in part.runs %}
-<h3>{{ name }}, seed {{ run.seed }}</h3>
-{% for figure in figures %}{{ figure | safe }}{% endfor %}
-<details><summary>environment and settings</summary><table><tbody>
-{% for key, value in run.environment.items() %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
-{% endfor %}
-{% for key, value in run.config.items() %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
-{% endfor %}</tbody></table></details>
-{% endfor %}{% endfor %}
-</body></html>
-"""
+FILES = importlib.resources.files("lucir_edu.lab")
 
 
 def write(runs: list[Run], path: Path, title: str = "Class-incremental learning: results") -> None:
     """Write the page.
 
-    Figures are drawn for the first seed of each setting.
+    The switches have all runs; figures that need no JavaScript are of the first seed of each
+    setting.
 
     Raises:
         UsageError: the file cannot be written.
     """
-    parts: dict[str, dict] = {}
+    parts: dict[str, dict[str, Any]] = {}
     for row in compare(runs):
-        part = parts.setdefault(row["preset"], {"rows": [], "runs": [], "firsts": {}})
+        part = parts.setdefault(row["preset"], {"rows": [], "runs": [], "firsts": {}, "all": []})
         part["rows"].append(row)
     for run in runs:
         part = parts[run["preset"]]
+        part["all"].append(run)
         name = label(run)
         if name not in part["firsts"]:
             part["firsts"][name] = run
@@ -67,10 +44,56 @@ def write(runs: list[Run], path: Path, title: str = "Class-incremental learning:
             part["runs"].append((name, run, figures))
     for part in parts.values():
         part["accuracy"] = plots.html(plots.accuracy(part["firsts"]))
-    page = Environment(autoescape=True).from_string(PAGE)
-    text = page.render(title=title, parts=parts, measures=list(MEASURES))
+        bank = Bank(part["all"])
+        part["bank"] = packed(bank)
+        part["views"] = {name: views.VIEWS[name].title for name in bank.views}
+        others = [name for name in bank.settings if not is_combination(name)]
+        part["others"] = [(name, OTHERWISE.get(name, name)) for name in others]
+    page = Environment(autoescape=True).from_string((FILES / "report.html").read_text("utf-8"))
+    text = page.render(
+        title=title,
+        parts=parts,
+        measures=list(MEASURES),
+        components=[words for _, words in views.COMPONENTS.values()],
+        plotly=get_plotlyjs(),
+        script=(FILES / "explorer.js").read_text("utf-8"),
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path} ({error.strerror})") from None
+
+
+def packed(bank: Bank) -> str:
+    """All that the page's explorer shows of some runs: JSON, gzip, base64."""
+    content: dict[str, Any] = {
+        "shorts": SHORTS,
+        "views": {name: views.VIEWS[name].pairs for name in bank.views},
+        "phases": bank.phases,
+        "first": str(bank.nearest(bank.first)),
+        "seeds": {name: bank.seeds(name) for name in bank.settings},
+        "template": plotly.io.templates["plotly_white"].to_plotly_json(),
+        "pictures": {},
+        "runs": {},
+    }
+    for name, seeds in content["seeds"].items():
+        for seed in seeds:
+            run = bank[name, seed]
+            phases = range(len(run["phases"]))
+            content["runs"][f"{name}/{seed}"] = {
+                "figures": [views.figures(run, phase) for phase in phases],
+                "drawings": {
+                    view: [_both(view, run, phase) for phase in phases] for view in bank.views
+                },
+            }
+    if run["config"]["dataset"] == "glyphs":  # drawn here; others would have to be fetched
+        content["pictures"] = plots.thumbnails(load(Config.from_dict(run["config"])))
+    text = json.dumps(content, cls=PlotlyJSONEncoder, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _both(view: str, run: Run, phase: int) -> tuple:
+    """A drawing with its layout for the whole width and for half of it."""
+    wide, narrow = (views.draw(view, run, phase, room) for room in (True, False))
+    return wide.traces, wide.layout, narrow.layout, wide.words

@@ -1,0 +1,132 @@
+// The explorer of a page, without a kernel: looks up drawings that Python has made.
+
+async function explore(section, followsAddress) {
+  const packed = section.querySelector("script[type='application/gzip']").textContent;
+  const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
+  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const bank = JSON.parse(await new Response(unpacked).text());
+  const find = (name) => section.querySelector(`[data-part=${name}]`);
+  const sides = ["A", "B"].map((name) => ({
+    name,
+    box: find(name),
+    switches: [...find(name).querySelectorAll("input")],
+    other: find(name).querySelector("select"),
+    plot: find("plot" + name),
+    words: find("words" + name),
+  }));
+  const [compare, view, phase, seed] = ["compare", "view", "phase", "seed"].map(find);
+  phase.max = bank.phases - 1;
+
+  const combination = (on) =>
+    bank.shorts.map((short, i) => (on[i] ? "+" : "-") + short).join("").replace(/^\+/, "");
+  const setting = (side) =>
+    side.other.value || combination(side.switches.map((box) => box.checked));
+
+  function choose(side, name) {
+    const others = [...side.other.options].map((option) => option.value);
+    side.other.value = others.includes(name) ? name : "";
+    if (!side.other.value)
+      side.switches.forEach((box, i) => {
+        box.checked = new RegExp(`(^|\\+)${bank.shorts[i]}(?!\\w)`).test(name);
+      });
+  }
+
+  function take(state) {
+    for (const part of state.split("/").filter(Boolean)) {
+      const number = /^(seed|phase)(\d+)$/.exec(part);
+      if (number && number[1] === "phase") phase.value = number[2];
+      else if (number) seed.dataset.wanted = number[2];
+      else if (part in bank.views) view.value = part;
+      else {
+        const names = part.split("~").map((name) => name.replaceAll(",", " "));
+        compare.checked = names.length > 1;
+        names.slice(0, 2).forEach((name, i) => choose(sides[i], name));
+      }
+    }
+  }
+
+  function write(figures) {
+    const cell = (value) => (value === null ? "–" : value.toFixed(1));
+    const rows = Object.keys(figures[0]).map((name) => {
+      const values = figures.map((one) => one[name]);
+      const cells = values.map(cell);
+      if (values.length === 2)
+        cells.push(values.includes(null) ? "–" : (values[1] - values[0] >= 0 ? "+" : "")
+          + (values[1] - values[0]).toFixed(1));
+      return [name, ...cells];
+    });
+    const heads = figures.length === 2 ? ["", "A", "B", "B − A"] : ["", ""];
+    const line = (cells, tag) => {
+      const row = document.createElement("tr");
+      row.append(...cells.map((text) => {
+        const one = document.createElement(tag);
+        one.textContent = text;
+        return one;
+      }));
+      return row;
+    };
+    find("table").replaceChildren(line(heads, "th"), ...rows.map((row) => line(row, "td")));
+  }
+
+  function align(layouts) {
+    for (const axis of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) {
+      const ranges = layouts.map((layout) => layout[axis]?.range).filter(Boolean);
+      if (!ranges.length) continue;
+      const all = [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))];
+      layouts.forEach((layout) => (layout[axis].range = all));
+    }
+  }
+
+  function show() {
+    const shown = compare.checked ? sides : sides.slice(0, 1);
+    const settings = shown.map(setting);
+    const seeds = bank.seeds[settings[0]].filter((one) =>
+      settings.every((name) => bank.seeds[name].includes(one)));
+    if (!seeds.length) seeds.push(...bank.seeds[settings[0]]);
+    const wanted = Number(seed.dataset.wanted ?? (seed.value || 0));
+    delete seed.dataset.wanted;
+    const nearest = seeds.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a));
+    seed.replaceChildren(...seeds.map((one) => new Option(one, one, false, one === nearest)));
+    find("phaseShown").textContent = phase.value;
+    sides.forEach((side) => {
+      side.switches.forEach((box) => (box.disabled = side.other.value !== ""));
+      side.box.hidden = side.plot.hidden = side.words.hidden = !shown.includes(side);
+    });
+    find("hovered").replaceChildren();
+    find("hovered").hidden = !bank.views[view.value];
+    const runs = settings.map((name) => bank.runs[`${name}/${nearest}`]).filter(Boolean);
+    const drawings = runs.map((run) => run.drawings[view.value][phase.value]);
+    const layouts = drawings.map(([, wide, narrow]) =>
+      structuredClone({ ...(shown.length === 1 ? wide : narrow), template: bank.template }));
+    align(layouts);
+    runs.forEach((_, i) => {
+      const [side, layout, [traces, , , words]] = [shown[i], layouts[i], drawings[i]];
+      Plotly.react(side.plot, traces, layout, { responsive: true, displayModeBar: false });
+      side.plot.removeAllListeners("plotly_hover");
+      side.plot.on("plotly_hover", ({ points: [point] }) => {
+        if (point.data.type !== "heatmap") return;
+        find("hovered").innerHTML = [point.y, point.x]
+          .map((name) => (bank.pictures[name] || "") + " ").join("");
+        find("hovered").append(`${point.y}, ${point.x}`);
+      });
+      side.plot.setAttribute("aria-label", words);
+      side.words.textContent = (shown.length === 2 ? side.name + ": " : "") + words;
+    });
+    write(runs.map((run) => run.figures[phase.value]));
+    const names = settings.map((name) => name.replaceAll(" ", ","));
+    const state = `${names.join("~")}/seed${nearest}/phase${phase.value}/${view.value}`;
+    find("link").value = state;
+    if (followsAddress) history.replaceState(null, "", "#" + state);
+  }
+
+  find("link").addEventListener("change", (event) => { take(event.target.value); show(); });
+  section.addEventListener("input", (event) => { if (event.target !== find("link")) show(); });
+  if (followsAddress)
+    window.addEventListener("hashchange", () => { take(decodeURI(location.hash.slice(1))); show(); });
+  section.hidden = false;
+  take(bank.first);
+  if (followsAddress) take(decodeURI(location.hash.slice(1)));
+  show();
+}
+
+document.querySelectorAll("section.explorer").forEach((section, i) => explore(section, i === 0));

@@ -1,0 +1,404 @@
+"""The explorer: recorded runs at the flick of a switch, one setting or two side by side."""
+
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+
+from lucir_edu.config import UsageError, nearest
+from lucir_edu.datasets import Dataset
+from lucir_edu.lab import views
+from lucir_edu.lab.plots import thumbnails
+from lucir_edu.runs import Run, label
+
+OTHERWISE = {  # recorded settings beside the eight combinations, in words
+    "finetune": "no exemplars (finetune)",
+    "icarl": "distillation (icarl)",
+    "joint": "all images kept (joint)",
+    "cosine+score_distillation": "cosine + score distillation",
+    "lucir lambda_rule=paper": "all three, λ by the paper's rule",
+    "lucir exemplars_per_class=1": "all three, 1 exemplar per class",
+    "replay exemplars_per_class=1": "replay, 1 exemplar per class",
+    "lucir exemplars_per_class=20": "all three, 20 exemplars per class",
+    "replay exemplars_per_class=20": "replay, 20 exemplars per class",
+    "cosine+lf+mr+unfrozen": "all three, old embeddings not frozen",
+    "cosine+lf+mr+balanced_finetune": "all three + class-balance fine-tuning",
+    "linear+balanced_finetune": "replay + class-balance fine-tuning",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an explorer shows. Its string can be handed out: ``parse(str(shown)) == shown``.
+
+    >>> parse("cos+lf-mr/seed3/phase4/norms")
+    Shown(a='cos+lf-mr', b=None, seed=3, phase=4, view='norms')
+    >>> str(parse("norms/-cos~icarl/phase1"))
+    '-cos-lf-mr~icarl/seed0/phase1/norms'
+    """
+
+    a: str = "cos+lf+mr"  # a combination of the components, or the label of a run
+    b: str | None = None  # a second setting to compare with
+    seed: int = 0
+    phase: int = 5
+    view: str = "accuracy"
+
+    def __str__(self) -> str:
+        settings = [self.a] if self.b is None else [self.a, self.b]
+        written = "~".join(setting.replace(" ", ",") for setting in settings)
+        return f"{written}/seed{self.seed}/phase{self.phase}/{self.view}"
+
+
+def parse(text: str) -> Shown:
+    """What a string such as "cos+lf-mr/seed3/phase4/norms" names.
+
+    Parts may be missing and in any order; ``A~B`` compares two settings; a component that is not
+    named is off.
+
+    Raises:
+        UsageError: more than two settings are named.
+    """
+    shown = Shown()
+    for part in filter(None, text.strip().strip("#").split("/")):
+        if found := re.fullmatch(r"(seed|phase)(\d{1,9})", part):
+            shown = replace(shown, **{found[1]: int(found[2])})
+        elif part in views.VIEWS:
+            shown = replace(shown, view=part)
+        else:
+            names = [_setting(name) for name in part.split("~")]
+            if len(names) > 2:
+                raise UsageError(f"{part!r} names more than two settings; write A~B")
+            shown = replace(shown, a=names[0], b=names[1] if len(names) == 2 else None)
+    return shown
+
+
+def combination(cosine: bool, less_forget: bool, margin_ranking: bool) -> str:
+    """The components' part of the string.
+
+    >>> combination(True, True, False)
+    'cos+lf-mr'
+    """
+    switches = (cosine, less_forget, margin_ranking)
+    parts = ("+-"[not on] + short for on, short in zip(switches, SHORTS, strict=True))
+    return "".join(parts).removeprefix("+")
+
+
+def _setting(name: str) -> str:
+    """A setting as the bank names it: combinations with all their signs, labels with spaces."""
+    parts = re.findall(r"([+-]?)(\w+)", name)
+    if "".join(map("".join, parts)) == name and all(short in SHORTS for _, short in parts):
+        on = {short for sign, short in parts if sign != "-"}
+        return combination(*(short in on for short in SHORTS))
+    return name.replace(",", " ")
+
+
+class Bank:
+    """Recorded runs of one preset, by their settings.
+
+    Args:
+        runs: as of :func:`lucir_edu.runs.load_bank`.
+
+    Attributes:
+        views: those that every run has the data for.
+    """
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._runs: dict[tuple[str, int], Run] = {}
+        for run in runs:
+            name = label(run)
+            if name in EIGHT:
+                name = combination(*(run["config"][switch] for switch in views.COMPONENTS))
+            self._runs[name, run["seed"]] = run
+        if not self._runs:
+            raise UsageError("there is no recorded run to explore")
+        self.views = [
+            name for name in views.VIEWS if all(name in views.known(r) for r in self._runs.values())
+        ]
+        self.phases = max(len(run["phases"]) for run in self._runs.values())
+
+    @property
+    def settings(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self._runs))
+
+    @property
+    def first(self) -> Shown:
+        """What to show when nothing is asked for: all components, or what there is."""
+        return Shown() if Shown.a in self.settings else Shown(a=self.settings[0])
+
+    def seeds(self, *settings: str) -> list[int]:
+        """Seeds that all these settings have been recorded with."""
+        each = [{seed for name, seed in self._runs if name == setting} for setting in settings]
+        return sorted(set.intersection(*each))
+
+    def __getitem__(self, key: tuple[str, int]) -> Run:
+        return self._runs[key]
+
+    def nearest(self, shown: Shown) -> Shown:
+        """The same, or what is recorded nearest to it.
+
+        Raises:
+            UsageError: a setting or a view is not there.
+        """
+        settings, places = self.settings, [*self.views, "seed0", "phase0"]
+        for name in filter(None, (shown.a, shown.b)):
+            if name not in settings:
+                written = name.replace(" ", ",")
+                hint = nearest(written, [*(n.replace(" ", ",") for n in settings), *places])
+                raise UsageError(
+                    f"{written!r} is not recorded{hint}; write for example "
+                    f"cos+lf-mr/seed3/phase4/norms, with one of: {', '.join(self.views)}"
+                )
+        if shown.view not in self.views:
+            raise UsageError(f"no recorded data for {shown.view}; choose {', '.join(self.views)}")
+        b = shown.b
+        seeds = self.seeds(shown.a) if b is None else self.seeds(shown.a, b)
+        if not seeds:
+            b, seeds = None, self.seeds(shown.a)
+        seed = min(seeds, key=lambda one: abs(one - shown.seed))
+        return replace(shown, b=b, seed=seed, phase=min(shown.phase, self.phases - 1))
+
+
+SHORTS = [short for short, _ in views.COMPONENTS.values()]
+# What label() calls the eight combinations
+EIGHT = ("replay", "linear+mr", "linear+lf", "linear+lf+mr",
+         "cosine", "cosine+mr", "cosine+lf", "lucir")  # fmt: skip
+
+
+def is_combination(setting: str) -> bool:
+    return all(short in SHORTS for short in re.findall(r"\w+", setting))
+
+
+class Setting(widgets.VBox):
+    """Three switches, and folded below them the other settings that are recorded."""
+
+    def __init__(self, name: str, settings: Sequence[str]) -> None:
+        self.name, self.listen = name, lambda: None
+        self._moving = False
+        self.switches = {
+            switch: widgets.Checkbox(
+                description=words,
+                indent=False,
+                layout={"width": "auto"},
+                tooltip=f"{name}: {words}",
+            )
+            for switch, (_, words) in views.COMPONENTS.items()
+        }
+        others = [(OTHERWISE.get(one, one), one) for one in settings if not is_combination(one)]
+        self.other = widgets.Dropdown(
+            options=[("one of the eight combinations", None), *others],
+            description=f"{name} is",
+            layout={"width": "auto"},
+        )
+        folded = widgets.Accordion([self.other], titles=["more settings"])
+        for control in (*self.switches.values(), self.other):
+            control.observe(self._on_change, "value")
+        row = widgets.HBox(
+            [widgets.HTML(f"<b>{name}</b>"), *self.switches.values()],
+            layout={"flex_flow": "row wrap", "grid_gap": "2px 14px"},
+        )
+        super().__init__([row, folded] if others else [row])
+
+    @property
+    def value(self) -> str:
+        if self.other.value is not None:
+            return self.other.value
+        return combination(*(box.value for box in self.switches.values()))
+
+    @value.setter
+    def value(self, setting: str) -> None:
+        self._moving = True
+        try:
+            self.other.value = None if is_combination(setting) else setting
+            if is_combination(setting):
+                on = re.findall(r"(?:^|\+)(\w+)", setting)
+                for box, short in zip(self.switches.values(), SHORTS, strict=True):
+                    box.value = short in on
+        finally:
+            self._moving = False
+        self._grey()
+
+    def _grey(self) -> None:
+        for box in self.switches.values():
+            box.disabled = self.other.value is not None
+
+    def _on_change(self, _: object) -> None:
+        if not self._moving:
+            self._grey()
+            self.listen()
+
+
+class Explorer(widgets.VBox):
+    """Switch components, phase, seed and view; compare two settings; all from recorded runs.
+
+    Args:
+        bank: recorded runs of one preset, as of :func:`lucir_edu.runs.load_bank`.
+        dataset: what they were trained on, to show the classes that a point is of.
+        state: what to show first, as of :func:`parse`.
+
+    Attributes:
+        shown: what is shown now; assign a :class:`Shown` or its string to change it.
+    """
+
+    def __init__(self, bank: Iterable[Run], dataset: Dataset, state: str = "") -> None:
+        self.bank = Bank(bank)
+        self._pictures = thumbnails(dataset)
+        # Kernels may run callbacks on several threads: one change at a time.
+        self._lock, self._moving = threading.RLock(), False
+        self._figures: dict[tuple[str, str], go.FigureWidget] = {}
+
+        self.a, self.b = (Setting(name, self.bank.settings) for name in "AB")
+        self.compare = widgets.Checkbox(description="compare with a second setting", indent=False)
+        self.view = widgets.Dropdown(
+            options=[(views.VIEWS[name].title, name) for name in self.bank.views],
+            description="view",
+        )
+        self.phase = widgets.IntSlider(
+            min=0, max=self.bank.phases - 1, description="phase", continuous_update=True
+        )
+        self.seed = widgets.Dropdown(description="seed", layout={"width": "150px"})
+        self.words = widgets.HTML()
+        self.table = widgets.HTML()
+        self.hovered = widgets.HTML("&nbsp;")
+        self.link = widgets.Text(
+            description="this view", continuous_update=False, layout={"width": "520px"}
+        )
+        self._plots = widgets.HBox(layout={"width": "100%"})
+        for setting in (self.a, self.b):
+            setting.listen = self._on_change
+        for control in (self.compare, self.view, self.phase, self.seed):
+            control.observe(self._on_change, "value")
+        self.link.observe(self._on_link, "value")
+        row = widgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 14px")
+        super().__init__(
+            [
+                self.a,
+                self.compare,
+                self.b,
+                widgets.HBox([self.view, self.phase, self.seed], layout=row),
+                self._plots,
+                self.hovered,
+                self.words,
+                self.table,
+                self.link,
+            ]
+        )
+        self.shown = state or self.bank.first
+
+    @property
+    def shown(self) -> Shown:
+        return self._shown
+
+    @shown.setter
+    def shown(self, state: Shown | str) -> None:
+        wanted = parse(state) if isinstance(state, str) else state
+        with self._lock:
+            self._shown = self.bank.nearest(wanted)
+            self._set_controls()
+            self._draw()
+            if isinstance(state, str) and str(self._shown) != str(wanted):
+                self.words.value += f"<p>{wanted} is not recorded; shown: {self._shown}</p>"
+
+    # ---- What happens ----
+
+    def _on_change(self, _: object = None) -> None:
+        with self._lock:
+            if self._moving:
+                return
+            b = self.b.value if self.compare.value else None
+            seed = 0 if self.seed.value is None else self.seed.value
+            self.shown = Shown(self.a.value, b, seed, self.phase.value, self.view.value)
+
+    def _on_link(self, change: dict) -> None:
+        with self._lock:
+            if self._moving:
+                return
+            try:
+                self.shown = change["new"]
+            except UsageError as error:
+                self.words.value = f"<b>{escape(str(error))}</b>"
+
+    def _set_controls(self) -> None:
+        shown = self._shown
+        self._moving = True
+        try:
+            self.a.value = shown.a
+            self.compare.value = shown.b is not None
+            if shown.b is not None:
+                self.b.value = shown.b
+            self.b.layout.display = None if shown.b else "none"
+            settings = [name for name in (shown.a, shown.b) if name]
+            self.seed.options = self.bank.seeds(*settings)
+            self.seed.value, self.phase.value = shown.seed, shown.phase
+            self.view.value, self.link.value = shown.view, str(shown)
+        finally:
+            self._moving = False
+
+    # ---- Drawing ----
+
+    def _draw(self) -> None:
+        shown = self._shown
+        sides = {"A": shown.a} | ({"B": shown.b} if shown.b else {})
+        runs = [self.bank[setting, shown.seed] for setting in sides.values()]
+        drawings = [views.draw(shown.view, run, shown.phase, wide=len(runs) == 1) for run in runs]
+        views.align([drawing.layout for drawing in drawings])
+        for drawing in drawings:
+            drawing.layout["width"] = views.WIDTH // len(drawings)
+        columns = [
+            self._figure(side, shown.view, drawing)
+            for side, drawing in zip(sides, drawings, strict=True)
+        ]
+        if self._plots.children != tuple(columns):
+            self._plots.children = columns
+        self.hovered.value = ""
+        self.hovered.layout.display = None if views.VIEWS[shown.view].pairs else "none"
+        names = [f"<b>{side}</b>: " if len(sides) == 2 else "" for side in sides]
+        self.words.value = "".join(
+            f"<p style='line-height:1.4'>{name}{escape(drawing.words)}</p>"
+            for name, drawing in zip(names, drawings, strict=True)
+        )
+        self.table.value = _table([views.figures(run, shown.phase) for run in runs])
+
+    def _figure(self, side: str, view: str, drawing: views.Drawing) -> go.FigureWidget:
+        key = (side, view)
+        figure = self._figures.get(key)
+        if figure is None:
+            layout = {"template": "plotly_white", **drawing.layout}
+            figure = go.FigureWidget(drawing.traces, layout)
+            figure._config = {**figure._config, "displayModeBar": False}  # it hides the titles
+            if views.VIEWS[view].pairs:
+                figure.data[0].on_hover(self._on_hover)
+            self._figures[key] = figure
+            return figure
+        with figure.batch_update():
+            for trace, new in zip(figure.data, drawing.traces, strict=True):
+                trace.update(new)
+            for name, value in drawing.layout.items():  # update() would keep what is no more
+                figure.layout[name] = value
+        return figure
+
+    def _on_hover(self, trace: go.Heatmap, points: object, _: object) -> None:
+        """Show both classes of the cell that the pointer is on."""
+        if points.point_inds:
+            row, column = points.point_inds[0]
+            pair = (trace.y[row], trace.x[column])
+            self.hovered.value = " ".join(f"{escape(n)} {self._pictures[n]}" for n in pair)
+
+
+def _table(columns: Sequence[Mapping[str, float | None]]) -> str:
+    """Figures of A, and where there are two, of B and the difference."""
+    heads = ["", "A", "B", "B − A"] if len(columns) == 2 else ["", ""]
+    rows = []
+    for name, value in columns[0].items():
+        values = [value, *(column[name] for column in columns[1:])]
+        cells = ["–" if one is None else f"{one:.1f}" for one in values]
+        if len(values) == 2:
+            cells.append("–" if None in values else f"{values[1] - values[0]:+.1f}")
+        rows.append([name, *cells])
+    cell = "style='text-align:left;padding:1px 14px 1px 0'"
+    lines = ["".join(f"<th {cell}>{head}</th>" for head in heads)]
+    lines += ["".join(f"<td {cell}>{escape(one)}</td>" for one in row) for row in rows]
+    return f"<table style='line-height:1.4'>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
