@@ -12,7 +12,7 @@ ifeq ($(shell id -u),0)
 jupyter += --allow-root
 endif
 
-.PHONY: lab test notebooks lint results checkpoints
+.PHONY: lab test html notebooks lint results bank
 
 lab: $(ready)
 	$(jupyter) notebooks/00_start_here.ipynb
@@ -20,6 +20,9 @@ lab: $(ready)
 test: $(ready)
 	@$(BIN)/python tests/browser/chromium.py || $(BIN)/playwright install chromium
 	$(BIN)/python -m pytest
+
+html: $(ready)  ## write a page of the recorded runs with switches that need no kernel
+	$(BIN)/lucir-edu report data/bank/glyphs-b50-5 --html html/glyphs-b50-5.html
 
 notebooks: $(ready)  ## run the sources and write the notebooks
 	$(BIN)/python notebooks/sources/build.py
@@ -38,7 +41,7 @@ results: $(ready)  ## recompute the recorded runs on Glyphs-100, about an hour o
 	$(run) --seeds 2 --grid method=lucir,replay --grid exemplars_per_class=1,20
 	$(BIN)/lucir-edu report runs/glyphs-b50-5 --html runs/glyphs-b50-5.html
 
-checkpoints: results  ## copy the base networks that the notebooks start from, and the bank
+bank: results  ## copy the base networks that the notebooks start from, and the bank
 	$(BIN)/python notebooks/sources/bank.py runs/glyphs-b50-5
 
 $(ready): pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,7 @@ def lucir_edu(*arguments, cwd):
         (["run", "glyphs-b50-5", "--data-root", "a_file"], "is a file"),
         (["sweep", "glyphs-b50-5", "--grid", "colour", "--out", "s"], "no setting 'colour'"),
         (["sweep", "glyphs-b50-5", "--seeds", "0", "--out", "s"], "at least one seed"),
+        (["sweep", "glyphs-b50-5", "--processes", "0", "--out", "s"], "at least one process"),
         (["report", "nowhere"], "holds no run"),
         (["data", "--dataset", "mnist"], "invalid choice"),
     ],
@@ -176,7 +178,23 @@ def test_sweep_does_the_grid_and_goes_on_and_report_compares(tmp_path):
         assert f"{mean:.2f} ± {sd:.2f}" in " ".join(page.split())
         assert f"{mean:.2f} ± " in " ".join(report.stdout.split())
     assert page.count("<img alt=") == 5  # accuracies; head and confusion of both
-    assert 'src="http' not in page and "href=" not in page, "asks for other files"
+    assert page.count("<noscript>") == 1
+    markup = re.sub(r"<script.*?</script>", "", page, flags=re.S)  # a browser test watches those
+    assert 'src="http' not in markup and "href=" not in markup, "asks for other files"
+
+
+def test_sweep_with_several_processes_gives_the_same_runs(tmp_path):
+    command = ["sweep", "glyphs-b50-5", *QUICK, "--set", "base_classes=80", "--grid",
+               "method=replay,lucir"]  # fmt: skip
+    one = lucir_edu(*command, "--out", "one", cwd=tmp_path)
+    two = lucir_edu(*command, "--out", "two", "--processes", 2, cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    assert one.stdout.splitlines()[-3:] == two.stdout.splitlines()[-3:], "the same table"
+    assert "2/2 " in two.stdout
+    for a, b in zip(*(runs.find([tmp_path / name]) for name in ("one", "two")), strict=True):
+        assert a.path.relative_to(tmp_path / "one") == b.path.relative_to(tmp_path / "two")
+        assert a.accuracies() == pytest.approx(b.accuracies(), abs=2), "threads may differ"
+        assert b["environment"]["threads"] == max(1, a["environment"]["threads"] // 2)
 
 
 def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys):

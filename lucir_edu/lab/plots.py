@@ -267,6 +267,30 @@ def confusion(run: Run, phase: int = -1, kind: str = "cnn") -> Described:
     )
 
 
+def features(runs: Mapping[str, Run], phase: int = -1) -> Described:
+    """Directions of features in the plane of the base phase, and how far they have moved."""
+    figure = Figure(figsize=(4.5 * len(runs), 4.2), layout="constrained")
+    grid = figure.subplots(1, len(runs), squeeze=False, sharex=True, sharey=True)[0]
+    words = []
+    for axes, (name, run) in zip(grid, runs.items(), strict=True):
+        number = range(len(run["phases"]))[phase]
+        base, num_old, seen = run["bounds"][1], run["bounds"][number], run["bounds"][number + 1]
+        positions = run.arrays["positions"].astype(float)
+        before, now = positions[0, :base].reshape(-1, 2), positions[number]
+        after = now[:base].reshape(-1, 2)
+        axes.plot(*np.stack([before, after]).T.swapaxes(1, 2), color="#bbbbbb", linewidth=0.7)
+        for side, colour, marker in ((slice(num_old), OLD, "o"), (slice(num_old, seen), NEW, "D")):
+            kind = "old" if marker == "o" else "new"
+            axes.plot(*now[side].reshape(-1, 2).T, marker, color=colour, markersize=3.5,
+                      label=f"{kind} classes")  # fmt: skip
+        axes.set(title=name, aspect="equal")
+        axes.grid(alpha=0.3)
+        moved = np.nanmean(np.linalg.norm(after - before, axis=1))
+        words.append(f"{name}: images of the base classes have moved by {moved:.2f} on average")
+    grid[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure, f"Features after phase {number}. {'; '.join(words)}."
+
+
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     xlabel: str,

@@ -23,6 +23,7 @@ import torch
 
 from lucir_edu import config, datasets, memory, metrics, runs, stream
 from lucir_edu.lab import checks, lessons, plots
+from lucir_edu.lab.explorer import Explorer
 from lucir_edu.lab.panels import TrainingPanel
 from lucir_edu.progress import Progress
 
@@ -382,15 +383,19 @@ assert nme[0] > cnn[0] + 5
 #
 # ## Try it
 #
-# The panel trains any combination of the three components for real. This is what all three together
-# leave behind (recorded; LUCIR's head has no biases):
+# What do the three components do to the lengths? First from recorded runs: plain replay, as A, beside all
+# three, as B. Turn one component on after the other, and move the phase. (The picture is B after the last
+# phase; LUCIR's head has no biases.)
 
 # %%
 plots.show(plots.head(runs.firsts(bank)["lucir"]))
 
+# %% tags=["nbval-ignore-output"]
+Explorer(bank, data, "-cos-lf-mr~cos+lf+mr/seed0/phase5/norms")
+
 # %% [markdown]
-# Switch a component on, train, and watch the right-hand plot: the lengths of the embeddings. Before
-# a setting is trained, it shows the base phase.
+# Then for real: switch a component on, train, and watch the right-hand plot, the lengths of the
+# embeddings. Before a setting is trained, it shows the base phase.
 
 # %% tags=["nbval-ignore-output"]
 panel = TrainingPanel(settings, data, bases=bases)

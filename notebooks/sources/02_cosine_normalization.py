@@ -23,6 +23,7 @@ from torch import nn
 
 from lucir_edu import config, datasets, losses, model, runs, stream
 from lucir_edu.lab import checks, lessons, plots, sphere
+from lucir_edu.lab.explorer import Explorer
 from lucir_edu.lab.panels import TrainingPanel
 
 # %%
@@ -30,7 +31,8 @@ settings = config.preset("glyphs-b50-5", method="cosine")
 data = datasets.load(settings)
 plan = stream.make(settings, data)
 bases = runs.load_bases("glyphs-b50-5")
-table = {row["label"]: row for row in runs.compare(runs.load_bank("glyphs-b50-5"))}
+bank = list(runs.load_bank("glyphs-b50-5"))
+table = {row["label"]: row for row in runs.compare(bank)}
 
 # %% [markdown]
 # ## What a dot product is made of
@@ -181,9 +183,7 @@ plots.show(plots.curves(ceilings, "scale η", "highest probability"))
 # sharpness. This is what it became in the recorded runs, after each phase (mean of five seeds):
 
 # %%
-recorded = [
-    run for run in runs.load_bank("glyphs-b50-5") if run["method"] == "cosine" and run["seed"] < 5
-]
+recorded = [run for run in bank if run["method"] == "cosine"]
 scales = torch.tensor([[phase["eta"] for phase in run["phases"]] for run in recorded])
 print("η after phase 0 … 5:", ", ".join(f"{scale:.1f}" for scale in scales.mean(dim=0).tolist()))
 assert len(recorded) == 5 and scales.min() > 5
@@ -426,6 +426,16 @@ for name, phases in views.items():
 # %% [markdown]
 # ## Try it
 #
+# The linear head, as A, beside the cosine head, as B, in recorded runs; the picture is B. **Predict:** in
+# which phase is the share of old images taken for new ones largest? (The view *confusion* has it.)
+
+# %%
+plots.show(plots.head(runs.firsts(bank)["cosine"]))
+
+# %% tags=["nbval-ignore-output"]
+Explorer(bank, data, "-cos-lf-mr~cos-lf-mr/seed0/phase5/norms")
+
+# %% [markdown]
 # The full network, live. **Predict** first: with cosine normalization on, does the number of
 # exemplars still matter?
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from lucir_edu import config, datasets, losses, runs
 from lucir_edu.lab import checks, lessons, plots
+from lucir_edu.lab.explorer import Explorer
 from lucir_edu.lab.panels import TrainingPanel
 
 # %%
@@ -394,7 +395,19 @@ assert code < paper - 1
 #
 # ## Try it
 #
-# **Predict:** less-forget without cosine normalization: which of the three plots looks better than
+# The drift can be seen. Recorded runs again: directions of test images' features, in the plane in which
+# those of the base phase spread most; a grey line leads from where an image was then. Without less-forget
+# as A, with it as B:
+
+# %%
+first = runs.firsts(bank)
+plots.show(plots.features({name: first[name] for name in ("cosine", "cosine+lf")}))
+
+# %% tags=["nbval-ignore-output"]
+Explorer(bank, data, "cos-lf-mr~cos+lf-mr/seed0/phase5/features")
+
+# %% [markdown]
+# And live. **Predict:** less-forget without cosine normalization: which of the three plots looks better than
 # plain replay, and which does not?
 
 # %% tags=["nbval-ignore-output"]

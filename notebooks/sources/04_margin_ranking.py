@@ -20,6 +20,7 @@ import torch
 
 from lucir_edu import config, datasets, losses, runs, stream, trainer
 from lucir_edu.lab import checks, lessons, plots
+from lucir_edu.lab.explorer import Explorer
 from lucir_edu.lab.panels import MarginPanel, TrainingPanel
 
 # %%
@@ -346,6 +347,18 @@ assert mean["cosine+mr"] - mean["cosine"] > mean["lucir"] - mean["cosine+lf"] > 
 # On top of the two other components it adds least; where less-forget is missing it adds more.
 #
 # ## Try it
+#
+# Recorded: without margin ranking as A, with it as B (the picture). Point at a cell of the matrix to see
+# both letters.
+
+# %%
+plots.show(plots.confusion(runs.firsts(bank)["cosine+mr"]))
+
+# %% tags=["nbval-ignore-output"]
+Explorer(bank, data, "cos-lf-mr~cos-lf+mr/seed0/phase5/confusion")
+
+# %% [markdown]
+# And live:
 
 # %% tags=["nbval-ignore-output"]
 panel = TrainingPanel(settings, data, bases=bases)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from lucir_edu import config, datasets, losses, model, runs, stream, trainer
 from lucir_edu.lab import checks, lessons, plots
+from lucir_edu.lab.explorer import Explorer
 from lucir_edu.lab.panels import TrainingPanel
 
 # %%
@@ -368,6 +369,18 @@ assert abs(lucir_gap) < 5
 # | class-balance fine-tuning | unbalanced heads | LUCIR, much |
 #
 # ## Try it
+#
+# All combinations, all phases and seeds, and folded away the other settings of this notebook. This is
+# replay, as A, beside LUCIR, as B:
+
+# %%
+plots.show(plots.accuracy({name: runs.firsts(bank)[name] for name in ("replay", "lucir")}))
+
+# %% tags=["nbval-ignore-output"]
+Explorer(bank, data, "-cos-lf-mr~cos+lf+mr/seed0/phase5/accuracy")
+
+# %% [markdown]
+# And live:
 
 # %% tags=["nbval-ignore-output"]
 panel = TrainingPanel(settings, data, bases=bases)

@@ -16,7 +16,7 @@ import dataclasses
 
 from lucir_edu import config, datasets, runs
 from lucir_edu.lab import lessons, plots
-from lucir_edu.lab.panels import TrainingPanel
+from lucir_edu.lab.playground import playground
 
 # %%
 settings = config.preset("glyphs-b50-5", method="lucir")
@@ -55,20 +55,37 @@ print(
 print(f"Your guess was {my_guess:+.1f}.")
 
 # %% [markdown]
-# ## Train it live
+# ## The panel
 #
-# The three components as switches, the number of exemplars as a slider. This is what a training leaves
-# behind:
+# Above, the recorded runs: the three components, and folded below them the other settings; a phase, a
+# seed, a view. Tick *compare* for a second setting beside the first. Below, the same switches to train
+# for real. This is what it opens with:
 
 # %%
 first = runs.firsts(bank)
-plots.show(
-    plots.accuracy({name: first[name] for name in ("replay", "cosine", "cosine+lf", "lucir")})
-)
+plots.show(plots.head(first["replay"]))
+
+# %%
+plots.show(plots.head(first["lucir"]))
 
 # %% tags=["nbval-ignore-output"]
-panel = TrainingPanel(settings, data, bases=bases)
+panel = playground("-cos-lf-mr~cos+lf+mr/seed0/phase5/norms")
 panel
+
+# %% [markdown]
+# The line *this view* below the figures names what is shown. Hand it to somebody, and `playground` with
+# that string shows the same; parts may be left out. It can be set in code as well, and what is shown can
+# be read:
+
+# %%
+panel.explorer.shown = "cos+lf-mr~cos+lf+mr/seed3/phase4/confusion"
+a, b = (panel.explorer.bank[setting, 3] for setting in ("cos+lf-mr", "cos+lf+mr"))
+for name, run in (("without margin ranking", a), ("with it", b)):
+    share = run["phases"][4]["old_to_new"]
+    print(f"{name}: {share:.1f} % of old images taken for new ones after phase 4, seed 3")
+
+# %% [markdown]
+# Without a running notebook there is a page with the same switches: `make html` writes it.
 
 # %% [markdown]
 # ## Any setting, in code
@@ -128,7 +145,8 @@ assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 # 2. `weight_decay=0.005` makes the staircase of norms of `01` steep. What does it do to LUCIR, and why?
 # 3. Is there a $\lambda_{base}$ at which margin ranking adds nothing?
 # 4. With `exemplars_per_class=0` and all three components: which term has nothing left to work on?
-# 5. `freeze_old_embeddings=false`: repeat the explanation of `03` on the panel.
+# 5. In which view do you see that old embeddings are not frozen? (A: all three; B: *old embeddings not
+#    frozen*, among the folded settings.)
 # 6. `base_classes=10, increment=10`: ten phases from nothing. Which component matters most now?
 #
 # ## What you have learnt

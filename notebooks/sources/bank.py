@@ -2,34 +2,32 @@
 
 Results and arrays of every run go to data/bank, in place of those of the same preset; of seed 0,
 the networks after the base phase, with the linear and the cosine head, to data/checkpoints.
+
+``--confirm`` is for a change of the code that cannot alter a result: it computes two recorded runs
+anew, and when they agree to the last digit, marks all as made by the code that is here.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
-from lucir_edu import runs
-from lucir_edu.config import UsageError
-
-# The eight combinations, and the methods that they are compared with
-WHOLE = ("replay", "linear+mr", "linear+lf", "linear+lf+mr", "cosine", "cosine+mr", "cosine+lf",
-         "lucir", "finetune", "icarl", "joint")  # fmt: skip
+from lucir_edu import datasets, hardware, runs
+from lucir_edu.config import Config, UsageError
 
 
-def main(sweeps: list[Path]) -> None:
+def keep(sweeps: list[Path]) -> None:
     found = list(runs.find(sweeps))
-    for preset in {run["preset"] for run in found}:
-        shutil.rmtree(runs.BANK / preset, ignore_errors=True)
     for run in found:
         if not run.complete:
             raise UsageError(f"{run.path} is not complete")
+    for preset in {run["preset"] for run in found}:
+        shutil.rmtree(runs.BANK / preset, ignore_errors=True)
+    for run in found:
         setting = runs.label(run).replace(" ", ",")
         if len(setting) > 60:  # a path may have 260 characters on Windows
             setting = f"{run['method']},short"
         target = runs.BANK / run["preset"] / setting / f"seed{run['seed']}"
         target.mkdir(parents=True)
-        if setting not in WHOLE:
-            run.arrays.pop("embedding_angles", None)  # the bulk; nothing shows it for these
         runs.save(run, target)
         head = {"replay": "linear", "lucir": "cosine"}.get(setting)
         if head and run["seed"] == 0 and run["preset"] == "glyphs-b50-5":
@@ -40,10 +38,29 @@ def main(sweeps: list[Path]) -> None:
             )
 
 
+def confirm() -> None:
+    bank = list(runs.load_bank())
+    first = runs.firsts(run for run in bank if run["preset"] == "glyphs-b50-5")
+    for run in (first["icarl"], first["lucir"]):
+        settings = Config.from_dict(run["config"])
+        again = runs.perform(settings, datasets.load(settings))
+        kinds = [(one.accuracies(kind), kind) for kind in ("cnn", "nme") for one in (again, run)]
+        if kinds[0] != kinds[1] or kinds[2] != kinds[3]:
+            raise UsageError(
+                f"{run.path} comes out otherwise: recompute the bank (make bank); confirming works "
+                f"on the kind of machine that made it ({run['environment']['precision']}, "
+                f"{run['environment']['threads']} threads) alone"
+            )
+    for run in bank:
+        run["environment"]["code"] = hardware.code()
+        runs.save(run, run.path)
+
+
 if __name__ == "__main__":
+    arguments = sys.argv[1:]
     try:
-        if not sys.argv[1:]:
+        if not arguments:
             raise UsageError("no folder named")
-        main([Path(argument) for argument in sys.argv[1:]])
+        confirm() if arguments == ["--confirm"] else keep([Path(a) for a in arguments])
     except UsageError as error:
-        sys.exit(f"{error}; usage: python notebooks/sources/bank.py SWEEP_DIR …")
+        sys.exit(f"{error}; usage: python notebooks/sources/bank.py SWEEP_DIR … | --confirm")

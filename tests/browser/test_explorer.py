@@ -1,0 +1,212 @@
+"""The explorer in a real browser: in JupyterLab, and on its page without a kernel."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from lucir_edu import runs
+from lucir_edu.lab import report, views
+from lucir_edu.lab.explorer import Bank
+from tests.browser.test_panels import MINUTE, open_and_run
+
+FOUR = ("replay", "cosine", "cosine+lf", "lucir")
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return list(runs.load_bank("glyphs-b50-5"))
+
+
+@pytest.fixture(scope="module")
+def address(recorded, tmp_path_factory):
+    """The page of a few runs, as a file."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    report.write([run for run in recorded if runs.label(run) in (*FOUR, "icarl")], path)
+    return path.as_uri()
+
+
+def screenshot(page, name):
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def heights(page):
+    """Of all bars that are drawn, in pixels."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.js-plotly-plot .trace.bars .point path')]
+            .filter(bar => bar.checkVisibility()).map(bar => Math.round(bar.getBBox().height))"""
+    )
+
+
+# ---- The page ----
+
+
+def open_page(page, address, state=""):
+    page.goto(f"{address}#{state}" if state else address)
+    page.locator("section.explorer .js-plotly-plot .main-svg").first.wait_for(timeout=MINUTE)
+    return page.locator("section.explorer")
+
+
+def test_the_page_answers_switches_slider_and_views(page, address, recorded):
+    bank, section = Bank(recorded), open_page(page, address, "cos+lf+mr/seed1/phase5/norms")
+    words = section.locator("[data-part=wordsA]")
+    expect(words).to_have_text(views.draw("norms", bank["cos+lf+mr", 1], 5).words)
+    before = heights(page)
+    assert len(before) == 200, "a length and a mean logit of each class"
+
+    section.get_by_label("margin ranking").first.uncheck()
+    expect(words).to_have_text(views.draw("norms", bank["cos+lf-mr", 1], 5).words)
+    expect(section.get_by_label("this view")).to_have_value("cos+lf-mr/seed1/phase5/norms")
+    assert heights(page) != before and page.url.endswith("#cos+lf-mr/seed1/phase5/norms")
+
+    slider = section.get_by_label("phase")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(words).to_have_text(views.draw("norms", bank["cos+lf-mr", 1], 4).words)
+    assert len(heights(page)) == 180
+
+    section.get_by_label("seed").select_option("3")
+    section.get_by_label("view", exact=True).select_option(label="confusion")
+    expect(words).to_have_text(views.draw("confusion", bank["cos+lf-mr", 3], 4).words)
+    cell = section.locator(".heatmaplayer image")
+    box = cell.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.02, box["y"] + box["height"] * 0.98)
+    page.mouse.move(box["x"] + box["width"] * 0.03, box["y"] + box["height"] * 0.98)
+    expect(section.locator("[data-part=hovered] img")).to_have_count(2)
+    screenshot(page, "page-confusion")
+    for title in ("accuracy", "angles between embeddings", "features", "loss terms"):
+        said = words.inner_text()
+        section.get_by_label("view", exact=True).select_option(label=title)
+        expect(words).not_to_have_text(said)
+        screenshot(page, f"page-{title.split()[0]}")
+
+
+def test_the_page_compares_two_settings(page, address, recorded):
+    bank, section = Bank(recorded), open_page(page, address, "-cos~icarl/seed2/phase3/norms")
+    expect(section.locator(".js-plotly-plot:visible")).to_have_count(2)
+    a, b = (views.figures(bank[name, 2], 3) for name in ("-cos-lf-mr", "icarl"))
+    for row, name in zip(section.locator("[data-part=table] tr").all()[1:], a, strict=True):
+        cells = row.locator("td").all_inner_texts()
+        assert cells[0] == name
+        assert [float(cell.replace("−", "-")) for cell in cells[1:]] == pytest.approx(
+            [a[name], b[name], b[name] - a[name]], abs=0.051
+        )
+    tops = section.locator(".js-plotly-plot:visible").evaluate_all(
+        "plots => plots.map(plot => plot._fullLayout.yaxis.range[1])"
+    )
+    assert tops[0] == tops[1], "two scales cannot be compared"
+    screenshot(page, "page-compare")
+    section.get_by_label("compare with a second setting").uncheck()
+    expect(section.locator(".js-plotly-plot:visible")).to_have_count(1)
+
+
+def test_a_typed_string_and_a_link_give_the_view(page, address):
+    section = open_page(page, address)
+    link = section.get_by_label("this view")
+    expect(link).to_have_value("cos+lf+mr/seed0/phase5/accuracy")
+    link.fill("cos/seed4/phase2/features")
+    link.press("Enter")
+    expect(link).to_have_value("cos-lf-mr/seed4/phase2/features")
+    expect(section.get_by_label("less-forget constraint").first).not_to_be_checked()
+    page.evaluate("location.hash = '#icarl/norms'")
+    expect(link).to_have_value("icarl/seed4/phase2/norms")
+    expect(section.get_by_label("cosine normalization").first).to_be_disabled()
+
+
+def test_every_control_of_the_page_is_reached_by_keyboard_in_order(page, address):
+    section = open_page(page, address)
+    section.get_by_label("cosine normalization").first.focus()
+    reached = []
+    for _ in range(9):
+        reached.append(page.evaluate("document.activeElement.closest('label').innerText.trim()"))
+        page.keyboard.press("Tab")
+    starts = ("cosine", "less-forget", "margin", "or", "compare", "view", "phase", "seed", "this")
+    assert all(text.startswith(start) for text, start in zip(reached, starts, strict=True)), reached
+
+
+def test_without_javascript_there_are_pictures(browser, address):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    expect(page.locator("section.explorer")).to_be_hidden()
+    pictures = page.locator("figure img")
+    assert pictures.count() == 1 + 2 * 5
+    for picture in pictures.all():
+        assert picture.evaluate("image => image.naturalWidth") > 300
+        assert len(picture.get_attribute("alt")) > 40
+    context.close()
+
+
+# ---- In JupyterLab ----
+
+
+def test_the_playground_in_jupyterlab(page, lab, recorded):
+    bank = Bank(recorded)
+    notebook = open_and_run(page, lab, "07_playground")
+    panel = notebook.locator(".jp-OutputArea-child", has=page.get_by_label("this view"))
+    words = panel.locator(".widget-html", has_text=re.compile(r"^(A: )?(After|In) phase"))
+    words.scroll_into_view_if_needed()
+    link = panel.get_by_label("this view")
+    expect(link).to_have_value("cos+lf-mr~cos+lf+mr/seed3/phase4/confusion")
+    expect(panel.locator(".js-plotly-plot .heatmaplayer image")).to_have_count(2)
+    screenshot(page, "lab-compare")
+
+    link.fill("-cos/seed1/phase3/norms")
+    link.press("Enter")
+    expect(words).to_have_text(views.draw("norms", bank["-cos-lf-mr", 1], 3).words)
+    before = heights(page)
+    took = []
+    box = panel.get_by_label("cosine normalization").first
+    for setting in ("cos-lf-mr", "-cos-lf-mr") * 5:
+        began = time.perf_counter()
+        box.press("Space")
+        expect(words).to_have_text(views.draw("norms", bank[setting, 1], 3).words)
+        took.append(time.perf_counter() - began)
+    print("a toggle is seen after", sorted(round(1000 * one) for one in took), "ms")
+    page.wait_for_function("() => true")
+    expect.set_options(timeout=5_000)
+    assert heights(page)[:80] == before[:80]
+    box.press("Space")
+    page.wait_for_timeout(300)
+    assert heights(page)[:80] != before[:80], "the figure does not follow"
+
+    # The switches below follow, and train while the ones above still answer.
+    live = panel.get_by_label("cosine normalization").last
+    expect(live).to_be_checked()
+    panel.get_by_role("button", name="Train").click()
+    status = panel.locator(".widget-html", has_text=re.compile("phase 1 of 5"))
+    expect(status).to_be_visible(timeout=20_000)
+    panel.get_by_label("phase").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(link).to_have_value("cos-lf-mr/seed1/phase4/norms")
+
+    # A cell runs while it trains, and the kernel is interrupted: nothing breaks, Stop stops.
+    page.evaluate("window.jupyterapp.commands.execute('kernelmenu:interrupt')")
+    page.evaluate(
+        """() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel
+            .requestExecute({code: 'answer = 6 * 7; assert answer == 42'}).done
+            .then(reply => window.answered = reply.content.status)"""
+    )
+    page.wait_for_function("() => window.answered === 'ok'", timeout=20_000)
+    stop = panel.get_by_role("button", name="Stop")
+    began = time.perf_counter()
+    stop.click()
+    expect(panel.locator(".widget-html", has_text="stopped after")).to_be_visible(timeout=5_000)
+    print(f"Stop took {1000 * (time.perf_counter() - began):.0f} ms")
+    expect(stop).to_be_disabled()
+    expect(panel.get_by_role("button", name="Train")).to_be_enabled()
+
+    # Restarted while it trains: the notebook runs again.
+    panel.get_by_role("button", name="Train").click()
+    expect(stop).to_be_enabled()
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.wait_for_function(
+        """() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status
+            === 'idle'""", timeout=MINUTE
+    )  # fmt: skip
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    expect(link).to_have_value("cos+lf-mr~cos+lf+mr/seed3/phase4/confusion", timeout=2 * MINUTE)
