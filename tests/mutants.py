@@ -434,6 +434,30 @@ MUTANTS = [
         "test_loader.py",
         "crop_and_flip",
     ),
+    Mutant(
+        "the plane of positions chosen anew in every phase",
+        "trainer.py",
+        "if self.plane is None:",
+        "if True:",
+        "test_trainer.py",
+        "positions or state",
+    ),
+    Mutant(
+        "positions of features, not of their directions",
+        "trainer.py",
+        "rows = losses.unit(features[labels == label][:SAMPLE])",
+        "rows = features[labels == label][:SAMPLE]",
+        "test_trainer.py",
+        "positions",
+    ),
+    Mutant(
+        "losses of an epoch counted to the phase before",
+        "trainer.py",
+        "began, self.losses = self.config, time.perf_counter(), {}",
+        "began = self.config, time.perf_counter()",
+        "test_trainer.py",
+        "events_come",
+    ),
     # ---- Metrics ----
     Mutant(
         "forgetting from the first accuracy instead of the best",

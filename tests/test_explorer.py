@@ -16,9 +16,10 @@ import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lucir_edu import runs, sweep
-from lucir_edu.config import UsageError
-from lucir_edu.lab import report, views
+from lucir_edu import runs
+from lucir_edu.config import UsageError, preset
+from lucir_edu.datasets import load
+from lucir_edu.lab import explorer, report, views
 from lucir_edu.lab.explorer import Bank, Explorer, Shown, combination, parse
 
 EIGHT = [combination(*on) for on in itertools.product([False, True], repeat=3)]
@@ -26,30 +27,20 @@ SWITCHES = ("cosine", "less_forget", "margin_ranking")
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory):
-    """The eight combinations with two seeds, and iCaRL with one, on few images of Glyphs-100."""
-    tiny = {"train_per_class": 4, "test_per_class": 4, "epochs": 2, "base_classes": 70,
-            "width": 4, "precision": "float32"}  # fmt: skip
-    grid = [
-        dict(zip(SWITCHES, on, strict=True)) for on in itertools.product([False, True], repeat=3)
+def bank():
+    """Recorded runs: the eight combinations with two seeds, and iCaRL with one."""
+    found = list(runs.load_bank("glyphs-b50-5"))
+    return [
+        run
+        for run in found
+        if (runs.label(run) in explorer.EIGHT and run["seed"] < 2)
+        or (run["method"] == "icarl" and run["seed"] == 1)
     ]
-    found = []
-    for settings, seeds in ((grid, (0, 1)), ([{"method": "icarl"}], (1,))):
-        folder = tmp_path_factory.mktemp("sweep")
-        found += sweep.sweep("glyphs-b50-5", [{**tiny, **one} for one in settings], seeds, folder)
-    for run in found:  # as if they had been made with the preset's own settings
-        run["config"] |= {key: value for key, value in USUAL.items() if key in tiny}
-    return found
-
-
-USUAL = runs.make_preset().to_dict()
 
 
 @pytest.fixture(scope="module")
 def glyphs():
-    from lucir_edu.datasets import load
-
-    return load(runs.make_preset())
+    return load(preset())
 
 
 def of(bank, setting, seed=0):
@@ -67,7 +58,7 @@ def test_accuracy_draws_what_was_measured_after_each_phase(bank):
                       ("old classes", "cnn_old"), ("new classes", "cnn_new")):  # fmt: skip
         assert drawn[name] == [phase[key] for phase in run["phases"]]
     now = run["phases"][2]
-    assert f"After phase 2: {now['cnn']:.1f} % of all 90" in words
+    assert f"After phase 2: {now['cnn']:.1f} % of all 70" in words
     assert f"old classes {now['cnn_old']:.1f} %" in words
 
 
@@ -78,25 +69,25 @@ def test_norms_tell_old_from_new_by_colour_and_hatch(bank, setting, key):
     run = of(bank, setting)
     traces, layout, words = views.draw("norms", run, 1)
     for (old, new), values in zip((traces[:2], traces[2:]), ("weight_norms", key), strict=True):
-        expected = run.arrays[values][1][:80]
+        expected = run.arrays[values][1][:60]
         np.testing.assert_allclose(np.r_[old["y"], new["y"]], expected, atol=1e-4)
-        assert (len(old["x"]), len(new["x"])) == (70, 10)
+        assert (len(old["x"]), len(new["x"])) == (50, 10)
         assert old["marker"]["color"] != new["marker"]["color"]
         assert old["marker"]["pattern"] != new["marker"]["pattern"]
-        assert [*old["customdata"], *new["customdata"]] == run["classes"][:80]
+        assert [*old["customdata"], *new["customdata"]] == run["classes"][:60]
     assert ("has no biases" in layout["annotations"][1]["text"]) == (key == "mean_logits")
     length = run.arrays["weight_norms"][1]
-    assert f"length: old {length[:70].mean():.2f}, new {length[70:80].mean():.2f}" in words
+    assert f"length: old {length[:50].mean():.2f}, new {length[50:60].mean():.2f}" in words
 
 
 def test_confusion_draws_shares_and_where_images_go(bank):
     run = of(bank, "-cos-lf-mr")
-    (matrix, right, own, other), _, words = views.draw("confusion", run, 3)
-    counts = run.arrays["confusion_cnn"][3]
+    (matrix, right, own, other), _, words = views.draw("confusion", run, 5)
+    counts = run.arrays["confusion_cnn"][5]
     assert matrix["z"].shape == (100, 100) and matrix["x"] == matrix["y"] == run["classes"]
-    assert np.array_equal(matrix["z"], np.rint(25.0 * counts)), "four test images per class"
-    assert right["y"] == [round(run["phases"][3][key], 1) for key in ("cnn_old", "cnn_new")]
-    assert other["y"][0] == round(run["phases"][3]["old_to_new"], 1)
+    assert np.array_equal(matrix["z"], np.rint(2.0 * counts)), "fifty test images per class"
+    assert right["y"] == [round(run["phases"][5][key], 1) for key in ("cnn_old", "cnn_new")]
+    assert other["y"][0] == round(run["phases"][5]["old_to_new"], 1)
     assert np.array([right["y"], own["y"], other["y"]]).sum(axis=0) == pytest.approx(100, abs=0.2)
     np.fill_diagonal(counts := counts.copy(), 0)
     worst = re.search(r"The commonest mistake: (.) read as (.)\.", words)
@@ -108,17 +99,17 @@ def test_angles_are_those_between_embeddings(bank):
     run = of(bank, "cos+lf-mr")
     (matrix, old, mixed), _, words = views.draw("angles", run, 1)
     degrees = run.arrays["embedding_angles"][1].astype(int)
-    assert np.array_equal(matrix["z"], degrees[:80, :80])
+    assert np.array_equal(matrix["z"], degrees[:60, :60])
     for trace, pairs in (
-        (old, [degrees[a, b] for a in range(70) for b in range(a)]),
-        (mixed, degrees[:70, 70:80].ravel()),
+        (old, [degrees[a, b] for a in range(50) for b in range(a)]),
+        (mixed, degrees[:50, 50:60].ravel()),
     ):
         assert sum(trace["y"]) == pytest.approx(100, abs=0.2)
         below = sum(y for x, y in zip(trace["x"], trace["y"], strict=True) if x < 90)
         assert below == pytest.approx(100 * np.mean(np.array(pairs) < 90), abs=0.2)
     names = re.search(r"new class: (.) and (.), (\d+)°", words)
     a, b = (run["classes"].index(name) for name in names.groups()[:2])
-    assert a < 70 <= b < 80 and degrees[a, b] == int(names[3]) == degrees[:70, 70:80].min()
+    assert a < 50 <= b < 60 and degrees[a, b] == int(names[3]) == degrees[:50, 50:60].min()
 
 
 def test_features_are_shown_where_they_are_and_how_far_they_moved(bank):
@@ -126,11 +117,11 @@ def test_features_are_shown_where_they_are_and_how_far_they_moved(bank):
     (paths, old, new), _, words = views.draw("features", run, 2)
     positions = run.arrays["positions"].astype(float)
     np.testing.assert_allclose(
-        np.c_[new["x"], new["y"]], positions[2, 80:90].reshape(-1, 2), atol=1e-3
+        np.c_[new["x"], new["y"]], positions[2, 60:70].reshape(-1, 2), atol=1e-3
     )
-    assert len(old["x"]) == 80 * 3 and old["customdata"][:4] == ["A", "A", "A", "B"]
+    assert len(old["x"]) == 60 * 3 and old["customdata"][:4] == ["A", "A", "A", "B"]
     np.testing.assert_allclose(paths["x"][:2], positions[[0, 2], 0, 0, 0], atol=1e-3)
-    moved = np.linalg.norm(positions[2, :70] - positions[0, :70], axis=-1).mean()
+    moved = np.linalg.norm(positions[2, :50] - positions[0, :50], axis=-1).mean()
     assert moved > 0.01 and f"moved by {moved:.2f} on average" in words
 
 
@@ -143,13 +134,13 @@ def test_losses_have_a_point_per_epoch_of_each_term(bank):
     x, y = (shown["less forget"][axis] for axis in "xy")
     assert [b for a, b in zip(x, y, strict=True) if 0 < a <= 1 and b is not None] == means
     assert f"less forget from {means[0]:.2f} to {means[-1]:.2f}" in words
-    assert len([one for one in shown["cross entropy"]["y"] if one is not None]) == 2 * 4
+    assert len([one for one in shown["cross entropy"]["y"] if one is not None]) == 9 * 6
 
 
 @pytest.mark.parametrize("view", views.VIEWS)
 def test_every_view_draws_every_phase_of_every_run_alike(bank, view):
     shapes = set()
-    for run, phase, wide in itertools.product(bank, range(4), (True, False)):
+    for run, phase, wide in itertools.product(bank, range(6), (True, False)):
         traces, layout, words = views.draw(view, run, phase, wide)
         shapes.add(tuple(trace["type"] for trace in traces))
         assert len(words) > 30 and layout["height"] <= 560
@@ -166,7 +157,7 @@ def test_every_view_draws_every_phase_of_every_run_alike(bank, view):
 
 def test_two_drawings_side_by_side_have_the_same_ranges(bank):
     layouts = [
-        views.draw("norms", of(bank, name), 3).layout for name in ("-cos-lf-mr", "-cos+lf+mr")
+        views.draw("norms", of(bank, name), 5).layout for name in ("-cos-lf-mr", "-cos+lf+mr")
     ]
     tops = [layout["yaxis"]["range"][1] for layout in layouts]
     assert tops[0] != tops[1]
@@ -215,41 +206,40 @@ def test_what_is_shown_can_be_written_and_read(a, b, seed, phase, view):
     ],
 )
 def test_a_wrong_string_is_answered_in_one_line_and_changes_nothing(bank, glyphs, text, words):
-    explorer = Explorer(bank, glyphs, "cos/norms")
+    panel = Explorer(bank, glyphs, "cos/norms")
     with pytest.raises(UsageError, match=words) as error:
-        explorer.shown = text
+        panel.shown = text
     assert "\n" not in str(error.value)
-    explorer.link.value = text
-    assert re.search(words, explorer.words.value.replace("&#x27;", "'"))
-    assert explorer.shown == parse("cos/norms/phase3") and explorer.a.switches["cosine"].value
+    panel.link.value = text
+    assert re.search(words, panel.words.value.replace("&#x27;", "'"))
+    assert panel.shown == parse("cos/norms/phase5") and panel.a.switches["cosine"].value
 
 
 def test_a_seed_or_phase_that_is_not_recorded_is_said(bank, glyphs):
-    explorer = Explorer(bank, glyphs, "cos/seed7/phase9")
-    assert explorer.shown == Shown("cos-lf-mr", None, 1, 3)
+    panel = Explorer(bank, glyphs, "cos/seed7/phase9")
+    assert panel.shown == Shown("cos-lf-mr", None, 1, 5)
     assert (
-        "seed7/phase9/accuracy is not recorded; shown: cos-lf-mr/seed1/phase3"
-        in explorer.words.value
+        "seed7/phase9/accuracy is not recorded; shown: cos-lf-mr/seed1/phase5" in panel.words.value
     )
 
 
 # ---- Controls ----
 
 
-def assert_shows(explorer, bank):
+def assert_shows(panel, bank):
     """All that is seen agrees with the controls and with the bank."""
-    shown = explorer.shown
+    shown = panel.shown
     settings = [name for name in (shown.a, shown.b) if name]
-    assert explorer.a.value == shown.a and explorer.compare.value == (shown.b is not None)
-    assert (explorer.phase.value, explorer.seed.value) == (shown.phase, shown.seed)
-    assert (explorer.view.value, explorer.link.value) == (shown.view, str(shown))
-    assert len(explorer._plots.children) == len(settings)
+    assert panel.a.value == shown.a and panel.compare.value == (shown.b is not None)
+    assert (panel.phase.value, panel.seed.value) == (shown.phase, shown.seed)
+    assert (panel.view.value, panel.link.value) == (shown.view, str(shown))
+    assert len(panel._plots.children) == len(settings)
     drawings = [
         views.draw(shown.view, of(bank, name, shown.seed), shown.phase, len(settings) == 1)
         for name in settings
     ]
     views.align([drawing.layout for drawing in drawings])
-    for figure, drawing in zip(explorer._plots.children, drawings, strict=True):
+    for figure, drawing in zip(panel._plots.children, drawings, strict=True):
         for trace, expected in zip(figure.data, drawing.traces, strict=True):
             assert trace.name == expected.get("name")
             for axis in "xyz":
@@ -261,50 +251,50 @@ def assert_shows(explorer, bank):
 
 
 def test_each_switch_shows_its_run_at_once(bank, glyphs):
-    explorer = Explorer(bank, glyphs, "-cos/norms/phase2")
-    assert_shows(explorer, bank)
+    panel = Explorer(bank, glyphs, "-cos/norms/phase2")
+    assert_shows(panel, bank)
     for name, expected in zip(SWITCHES, ("cos-lf-mr", "cos+lf-mr", "cos+lf+mr"), strict=True):
-        explorer.a.switches[name].value = True
-        assert explorer.shown == Shown(expected, None, 0, 2, "norms")
-        assert_shows(explorer, bank)
+        panel.a.switches[name].value = True
+        assert panel.shown == Shown(expected, None, 0, 2, "norms")
+        assert_shows(panel, bank)
     for view in views.VIEWS:
-        explorer.view.value = view
-        assert_shows(explorer, bank)
-    explorer.seed.value, explorer.phase.value = 1, 0
-    assert explorer.shown == Shown("cos+lf+mr", None, 1, 0, "losses")
-    assert_shows(explorer, bank)
+        panel.view.value = view
+        assert_shows(panel, bank)
+    panel.seed.value, panel.phase.value = 1, 0
+    assert panel.shown == Shown("cos+lf+mr", None, 1, 0, "losses")
+    assert_shows(panel, bank)
 
 
 def test_two_settings_side_by_side_with_their_difference(bank, glyphs):
-    explorer = Explorer(bank, glyphs, "cos+lf+mr/confusion")
-    assert explorer.b.layout.display == "none"
-    explorer.compare.value = True
-    explorer.b.switches["cosine"].value = False
-    explorer.b.switches["margin_ranking"].value = True
-    assert explorer.shown.b == "-cos-lf+mr" and explorer.b.layout.display is None
-    assert_shows(explorer, bank)
-    a, b = (of(bank, name)["phases"][3]["cnn"] for name in ("cos+lf+mr", "-cos-lf+mr"))
-    row = re.search(r"head \(%\)</td>.*?</tr>", explorer.table.value)[0]
+    panel = Explorer(bank, glyphs, "cos+lf+mr/confusion")
+    assert panel.b.layout.display == "none"
+    panel.compare.value = True
+    panel.b.switches["cosine"].value = False
+    panel.b.switches["margin_ranking"].value = True
+    assert panel.shown.b == "-cos-lf+mr" and panel.b.layout.display is None
+    assert_shows(panel, bank)
+    a, b = (of(bank, name)["phases"][5]["cnn"] for name in ("cos+lf+mr", "-cos-lf+mr"))
+    row = re.search(r"head \(%\)</td>.*?</tr>", panel.table.value)[0]
     assert re.findall(r">([-+\d.]+)</td>", row) == [f"{a:.1f}", f"{b:.1f}", f"{b - a:+.1f}"]
 
 
 def test_other_settings_are_folded_and_only_recorded_seeds_are_offered(bank, glyphs):
-    explorer = Explorer(bank, glyphs)
-    explorer.a.other.value = "icarl"
-    assert explorer.shown.a == "icarl" and explorer.seed.options == (1,)
-    assert all(box.disabled for box in explorer.a.switches.values())
-    assert_shows(explorer, bank)
-    explorer.a.other.value = None
-    assert explorer.shown.a == "cos+lf+mr" and explorer.seed.options == (0, 1)
-    assert not any(box.disabled for box in explorer.a.switches.values())
+    panel = Explorer(bank, glyphs)
+    panel.a.other.value = "icarl"
+    assert panel.shown.a == "icarl" and panel.seed.options == (1,)
+    assert all(box.disabled for box in panel.a.switches.values())
+    assert_shows(panel, bank)
+    panel.a.other.value = None
+    assert panel.shown.a == "cos+lf+mr" and panel.seed.options == (0, 1)
+    assert not any(box.disabled for box in panel.a.switches.values())
 
 
 def test_a_typed_string_moves_the_controls(bank, glyphs):
-    explorer = Explorer(bank, glyphs)
-    explorer.link.value = "-cos+lf~icarl/seed1/phase2/angles"
-    assert explorer.shown == Shown("-cos+lf-mr", "icarl", 1, 2, "angles")
-    assert explorer.b.other.value == "icarl"
-    assert_shows(explorer, bank)
+    panel = Explorer(bank, glyphs)
+    panel.link.value = "-cos+lf~icarl/seed1/phase2/angles"
+    assert panel.shown == Shown("-cos+lf-mr", "icarl", 1, 2, "angles")
+    assert panel.b.other.value == "icarl"
+    assert_shows(panel, bank)
 
 
 def test_a_storm_of_toggles_from_two_threads_ends_in_the_last_state(bank, glyphs):
@@ -312,9 +302,9 @@ def test_a_storm_of_toggles_from_two_threads_ends_in_the_last_state(bank, glyphs
     explorers = [Explorer(bank, glyphs), Explorer(bank, glyphs)]
 
     def storm(number):
-        explorer, chance = explorers[number % 2], random.Random(number)
-        controls = [*explorer.a.switches.values(), *explorer.b.switches.values(), explorer.compare,
-                    explorer.view, explorer.phase, explorer.seed, explorer.a.other]  # fmt: skip
+        panel, chance = explorers[number % 2], random.Random(number)
+        controls = [*panel.a.switches.values(), *panel.b.switches.values(), panel.compare,
+                    panel.view, panel.phase, panel.seed, panel.a.other]  # fmt: skip
         for _ in range(50):
             control = chance.choice(controls)
             if isinstance(control.value, bool):
@@ -324,30 +314,30 @@ def test_a_storm_of_toggles_from_two_threads_ends_in_the_last_state(bank, glyphs
                 with contextlib.suppress(traitlets.TraitError):  # a seed that has just gone
                     control.value = chance.choice(choices)
             else:
-                control.value = chance.randrange(4)
+                control.value = chance.randrange(6)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(storm, range(4)))
-    for explorer in explorers:
-        assert_shows(explorer, bank)
+    for panel in explorers:
+        assert_shows(panel, bank)
 
 
 def test_pointing_at_a_cell_shows_both_classes(bank, glyphs):
-    explorer = Explorer(bank, glyphs, "confusion")
-    (figure,) = explorer._plots.children
+    panel = Explorer(bank, glyphs, "confusion")
+    (figure,) = panel._plots.children
 
-    explorer._on_hover(figure.data[0], SimpleNamespace(point_inds=[(3, 71)]), None)
+    panel._on_hover(figure.data[0], SimpleNamespace(point_inds=[(3, 71)]), None)
     names = [bank[0]["classes"][i] for i in (3, 71)]
-    assert re.findall(r'alt="(.)"', explorer.hovered.value) == names
-    explorer.view.value = "norms"
-    assert explorer.hovered.layout.display == "none"
+    assert re.findall(r'alt="(.)"', panel.hovered.value) == names
+    panel.view.value = "norms"
+    assert panel.hovered.layout.display == "none"
 
 
 def test_every_control_has_a_label(bank, glyphs):
-    explorer = Explorer(bank, glyphs)
-    for control in (*explorer.a.switches.values(), *explorer.b.switches.values(), explorer.a.other,
-                    explorer.compare, explorer.view, explorer.phase, explorer.seed,
-                    explorer.link):  # fmt: skip
+    panel = Explorer(bank, glyphs)
+    for control in (*panel.a.switches.values(), *panel.b.switches.values(), panel.a.other,
+                    panel.compare, panel.view, panel.phase, panel.seed,
+                    panel.link):  # fmt: skip
         assert control.description
 
 
@@ -355,10 +345,10 @@ def test_runs_without_the_data_for_a_view_are_shown_without_it(bank, glyphs):
     poor = [
         runs.Run(run, {k: v for k, v in run.arrays.items() if k != "positions"}) for run in bank
     ]
-    explorer = Explorer(poor, glyphs)
-    assert "features" not in [name for _, name in explorer.view.options]
+    panel = Explorer(poor, glyphs)
+    assert "features" not in [name for _, name in panel.view.options]
     with pytest.raises(UsageError, match="no recorded data for features; choose accuracy, norms"):
-        explorer.shown = "features"
+        panel.shown = "features"
     with pytest.raises(UsageError, match="no recorded run"):
         Explorer([], glyphs)
 
@@ -377,6 +367,6 @@ def test_the_page_has_the_drawings_of_every_run(bank, tmp_path):
     found = content["runs"]["cos+lf-mr/1"]
     assert found["figures"][2] == pytest.approx(views.figures(run, 2))
     traces, wide, narrow, words = found["drawings"]["norms"][2]
-    assert traces[0]["y"] == pytest.approx(run.arrays["weight_norms"][2][:80].tolist(), abs=1e-4)
+    assert traces[0]["y"] == pytest.approx(run.arrays["weight_norms"][2][:60].tolist(), abs=1e-4)
     assert words == views.draw("norms", run, 2).words and wide["height"] < narrow["height"]
     assert '<option value="icarl">distillation (icarl)</option>' in page

@@ -24,6 +24,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from lucir_edu import runs
+
 SOURCES = Path(__file__).parent
 NOTEBOOKS = SOURCES.parent
 README = NOTEBOOKS.parent / "README.md"
@@ -36,7 +38,9 @@ SOLUTION = re.compile(
 FORMATTING = re.compile(r" *# fmt: (skip|off|on)$", re.M)  # not for readers
 STUB = "raise NotImplementedError  # your code here"
 PEAK = "__import__('resource').getrusage(0).ru_maxrss // (2**20 if __import__('sys').platform == 'darwin' else 2**10)"
-TABLE = re.compile(r"(<!-- notebooks: made by make notebooks -->\n).*?(<!-- end -->)", re.S)
+BLOCK = r"(<!-- {name}: made by make notebooks -->\n).*?(<!-- end -->)"
+METHODS = ("finetune", "replay", "icarl", "linear+mr", "linear+lf", "linear+lf+mr", "cosine",
+           "cosine+mr", "cosine+lf", "lucir", "joint")  # fmt: skip
 
 
 # ---- From a source to notebooks ---------------------------------------------------------------
@@ -170,7 +174,7 @@ def is_progress(output: NotebookNode) -> bool:
     return all(not part or part.startswith("phase ") for part in parts)
 
 
-# ---- The README's table -----------------------------------------------------------------------
+# ---- The README's tables ----------------------------------------------------------------------
 
 
 def table() -> str:
@@ -198,8 +202,26 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str) -> str:
-    return TABLE.sub(lambda match: match[1] + table() + match[2], readme)
+def results() -> str:
+    """A row per method: figures of the recorded runs on Glyphs-100, mean ± sd over seeds."""
+    rows = {row["label"]: row for row in runs.compare(runs.load_bank("glyphs-b50-5"))}
+    lines = [
+        "| method | seeds | average, CNN | average, NME | last, CNN | old as new | norm gap |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    keys = ("average (CNN)", "average (NME)", "last (CNN)", "old taken for new", "norm gap")
+    for method in METHODS:
+        row = rows[method]
+        cells = [f"{row[k][0]:.1f} ± {row[k][1]:.1f}" if row[k] else "–" for k in keys]
+        lines.append(f"| `{method}` | {len(row['seeds'])} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_tables(readme: str) -> str:
+    for name, make in (("notebooks", table), ("results", results)):
+        block = re.compile(BLOCK.format(name=name), re.S)
+        readme = block.sub(lambda match, make=make: match[1] + make() + match[2], readme)
+    return readme
 
 
 # ---- The command ------------------------------------------------------------------------------
@@ -230,10 +252,10 @@ def main() -> int:
                 target.parent.mkdir(exist_ok=True)
                 nbformat.write(notebook, target)
     readme = README.read_text(encoding="utf-8")
-    if readme != with_table(readme):
+    if readme != with_tables(readme):
         drifted.append(README.name)
         if not options.check:
-            README.write_text(with_table(readme), encoding="utf-8")
+            README.write_text(with_tables(readme), encoding="utf-8")
     if options.check and drifted:
         print(f"not what the sources say: {', '.join(drifted)}; run `make notebooks`")
         return 1

@@ -102,7 +102,7 @@ def test_drift_is_seen(build, made):
 
 def test_the_readme_s_table_is_replaced_and_nothing_else(build):
     readme = "before\n<!-- notebooks: made by make notebooks -->\nold\n<!-- end -->\nafter\n"
-    changed = build.with_table(readme)
+    changed = build.with_tables(readme)
     assert changed.startswith("before\n<!--") and changed.endswith("<!-- end -->\nafter\n")
     assert "old" not in changed.splitlines() and "| notebook |" in changed
-    assert build.with_table(changed) == changed
+    assert build.with_tables(changed) == changed
