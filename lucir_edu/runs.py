@@ -199,9 +199,12 @@ def save(run: Run, folder: Path) -> None:
     """Write results.json and arrays.npz, each whole or not at all."""
     with whole(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{name: _halved(name, a) for name, a in run.arrays.items()})
-    text = json.dumps(run, indent=1, ensure_ascii=False, allow_nan=False)
+    written = [
+        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+        for key, value in run.items()
+    ]
     with whole(folder / RESULTS) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text("{" + ",\n ".join(written) + "}\n", encoding="utf-8")
 
 
 def save_state(event: PhaseEnd, folder: Path) -> None:

@@ -375,23 +375,42 @@ assert mean["linear+lf"] < mean["replay"] + 1
 # without the head, is better than replay's), but length and bias still send old images to the new
 # classes, and the head's accuracy gains nothing. The parts need each other.
 #
-# And the two rules for $\lambda$, over all phases (three seeds):
+# And the two rules for $\lambda$, over all phases, seed by seed:
 
 # %%
-for label in ("lucir", "lucir lambda_rule=paper"):
-    average, last = table[label]["average (CNN)"], table[label]["old taken for new"]
-    print(f"{label:26s} average {average[0]:.1f} ± {average[1]:.1f} %, "
-          f"old taken for new {last[0]:.1f} ± {last[1]:.1f} %")  # fmt: skip
-assert abs(mean["lucir"] - mean["lucir lambda_rule=paper"]) < 2
-code, paper = (
-    table[label]["old taken for new"][0] for label in ("lucir", "lucir lambda_rule=paper")
-)
-assert code < paper - 1
+rules = {"code": "lucir", "paper": "lucir lambda_rule=paper"}
+by_rule = {rule: [run for run in bank if runs.label(run) == rules[rule]] for rule in rules}
+for rule, found in by_rule.items():
+    print(f"the {rule}'s rule, seeds 0, 1, 2: average",
+          ", ".join(f"{run['average_incremental_accuracy']['cnn']:.1f}" for run in found),
+          "%, old taken for new",
+          ", ".join(f"{run['phases'][-1]['old_to_new']:.1f}" for run in found), "%")  # fmt: skip
+
+# %%
+code, paper = ([run["average_incremental_accuracy"]["cnn"] for run in by_rule[r]] for r in rules)
+assert abs(code[0] - paper[0]) < 2 and abs(code[1] - paper[1]) < 2 and code[2] < paper[2] - 4
+code, paper = ([run["phases"][-1]["old_to_new"] for run in by_rule[r]] for r in rules)
+assert max(code) < min(paper)
 
 # %% [markdown]
-# In accuracy there is hardly a difference, half a point with a spread of nearly two: five to nine times the
-# weight gains old classes about what it costs new ones. In the confusion there is one: with the code's rule fewer
-# old images are taken for new. Both rules are in the package: `lambda_rule` chooses.
+# In accuracy the rules agree within two points on seeds 0 and 1, with $\lambda$ five to nine times apart:
+# what the weight gains for old classes it costs new ones. With the code's rule fewer old images are taken for
+# new, in every seed. And then there is seed 2. Look at the less-forget term there, epoch by epoch:
+
+# %%
+for rule, found in by_rule.items():
+    term = found[2]["phases"][1]["losses"]["less_forget"]
+    print(f"the {rule}'s rule, seed 2, phase 1:", ", ".join(f"{value:.2f}" for value in term))
+term = by_rule["code"][2]["phases"][1]["losses"]["less_forget"]
+assert term[1] > 5 * term[0] and term[-1] > term[0], "it jumps, and does not come back"
+
+# %% [markdown]
+# In the second epoch, when the learning rate has just reached its top, the term jumps to eight times what it
+# was, and the phase ends with old classes damaged. So $\lambda = 11.2$ at a learning rate of 0.1 is close to the
+# edge that you met above with $\lambda = 30$: one start in five went over it. (It is not the arithmetic: the same
+# start and the same batches jump in 32 bits as well.) A single seed would have told you either that the code's
+# rule is as good as the paper's, or that it is eight points worse. Both rules are in the package:
+# `lambda_rule` chooses.
 #
 # ## Try it
 #

