@@ -233,13 +233,13 @@ def assert_shows(panel, bank):
     assert panel.a.value == shown.a and panel.compare.value == (shown.b is not None)
     assert (panel.phase.value, panel.seed.value) == (shown.phase, shown.seed)
     assert (panel.view.value, panel.link.value) == (shown.view, str(shown))
-    assert len(panel._plots.children) == len(settings)
+    assert len(panel.figures) == len(settings)
     drawings = [
         views.draw(shown.view, of(bank, name, shown.seed), shown.phase, len(settings) == 1)
         for name in settings
     ]
     views.align([drawing.layout for drawing in drawings])
-    for figure, drawing in zip(panel._plots.children, drawings, strict=True):
+    for figure, drawing in zip(panel.figures, drawings, strict=True):
         for trace, expected in zip(figure.data, drawing.traces, strict=True):
             assert trace.name == expected.get("name")
             for axis in "xyz":
@@ -324,7 +324,7 @@ def test_a_storm_of_toggles_from_two_threads_ends_in_the_last_state(bank, glyphs
 
 def test_pointing_at_a_cell_shows_both_classes(bank, glyphs):
     panel = Explorer(bank, glyphs, "confusion")
-    (figure,) = panel._plots.children
+    (figure,) = panel.figures
 
     panel._on_hover(figure.data[0], SimpleNamespace(point_inds=[(3, 71)]), None)
     names = [bank[0]["classes"][i] for i in (3, 71)]

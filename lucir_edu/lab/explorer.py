@@ -248,7 +248,10 @@ class Explorer(widgets.VBox):
         self._pictures = thumbnails(dataset)
         # Kernels may run callbacks on several threads: one change at a time.
         self._lock, self._moving = threading.RLock(), False
+        # A column for A and one for B; in each a figure per view, made when it is first asked for.
+        # Those not asked for are hidden, not taken out: put back, they would follow no more.
         self._figures: dict[tuple[str, str], go.FigureWidget] = {}
+        self._columns = {side: widgets.VBox() for side in "AB"}
 
         self.a, self.b = (Setting(name, self.bank.settings) for name in "AB")
         self.compare = widgets.Checkbox(description="compare with a second setting", indent=False)
@@ -266,7 +269,6 @@ class Explorer(widgets.VBox):
         self.link = widgets.Text(
             description="this view", continuous_update=False, layout={"width": "520px"}
         )
-        self._plots = widgets.HBox(layout={"width": "100%"})
         for setting in (self.a, self.b):
             setting.listen = self._on_change
         for control in (self.compare, self.view, self.phase, self.seed):
@@ -279,7 +281,7 @@ class Explorer(widgets.VBox):
                 self.compare,
                 self.b,
                 widgets.HBox([self.view, self.phase, self.seed], layout=row),
-                self._plots,
+                widgets.HBox([*self._columns.values()]),
                 self.hovered,
                 self.words,
                 self.table,
@@ -347,12 +349,10 @@ class Explorer(widgets.VBox):
         views.align([drawing.layout for drawing in drawings])
         for drawing in drawings:
             drawing.layout["width"] = views.WIDTH // len(drawings)
-        columns = [
-            self._figure(side, shown.view, drawing)
-            for side, drawing in zip(sides, drawings, strict=True)
-        ]
-        if self._plots.children != tuple(columns):
-            self._plots.children = columns
+        for side, drawing in zip(sides, drawings, strict=True):
+            self._draw_figure(side, shown.view, drawing)
+        for (side, view), box in self._boxes():
+            box.layout.display = None if side in sides and view == shown.view else "none"
         self.hovered.value = ""
         self.hovered.layout.display = None if views.VIEWS[shown.view].pairs else "none"
         names = [f"<b>{side}</b>: " if len(sides) == 2 else "" for side in sides]
@@ -362,23 +362,33 @@ class Explorer(widgets.VBox):
         )
         self.table.value = _table([views.figures(run, shown.phase) for run in runs])
 
-    def _figure(self, side: str, view: str, drawing: views.Drawing) -> go.FigureWidget:
-        key = (side, view)
-        figure = self._figures.get(key)
+    @property
+    def figures(self) -> list[go.FigureWidget]:
+        """Those that are seen, A's first."""
+        return [box.children[0] for _, box in self._boxes() if box.layout.display != "none"]
+
+    def _boxes(self) -> list[tuple[tuple[str, str], widgets.Box]]:
+        """The box of each figure, by its side and view, A's first."""
+        keys = [key for side in self._columns for key in self._figures if key[0] == side]
+        boxes = [box for column in self._columns.values() for box in column.children]
+        return list(zip(keys, boxes, strict=True))
+
+    def _draw_figure(self, side: str, view: str, drawing: views.Drawing) -> None:
+        figure = self._figures.get((side, view))
         if figure is None:
             layout = {"template": "plotly_white", **drawing.layout}
             figure = go.FigureWidget(drawing.traces, layout)
             figure._config = {**figure._config, "displayModeBar": False}  # it hides the titles
             if views.VIEWS[view].pairs:
                 figure.data[0].on_hover(self._on_hover)
-            self._figures[key] = figure
-            return figure
+            self._figures[side, view] = figure
+            self._columns[side].children += (widgets.Box([figure]),)
+            return
         with figure.batch_update():
             for trace, new in zip(figure.data, drawing.traces, strict=True):
                 trace.update(new)
             for name, value in drawing.layout.items():  # update() would keep what is no more
                 figure.layout[name] = value
-        return figure
 
     def _on_hover(self, trace: go.Heatmap, points: object, _: object) -> None:
         """Show both classes of the cell that the pointer is on."""

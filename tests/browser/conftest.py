@@ -85,7 +85,7 @@ def page(browser):
     strangers = []
 
     def check(route):
-        if re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]", route.request.url):
+        if re.match(r"file:|(https?|wss?)://(127\.0\.0\.1|localhost)[:/]", route.request.url):
             route.continue_()
         else:
             strangers.append(route.request.url)

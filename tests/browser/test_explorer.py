@@ -42,6 +42,13 @@ def heights(page):
     )
 
 
+def until(condition, otherwise, seconds=5):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.05)
+
+
 # ---- The page ----
 
 
@@ -63,14 +70,14 @@ def test_the_page_answers_switches_slider_and_views(page, address, recorded):
     expect(section.get_by_label("this view")).to_have_value("cos+lf-mr/seed1/phase5/norms")
     assert heights(page) != before and page.url.endswith("#cos+lf-mr/seed1/phase5/norms")
 
-    slider = section.get_by_label("phase")
+    slider = section.get_by_role("slider", name="phase")
     slider.focus()
     page.keyboard.press("ArrowLeft")
     expect(words).to_have_text(views.draw("norms", bank["cos+lf-mr", 1], 4).words)
     assert len(heights(page)) == 180
 
-    section.get_by_label("seed").select_option("3")
-    section.get_by_label("view", exact=True).select_option(label="confusion")
+    section.get_by_role("combobox", name="seed").select_option("3")
+    section.get_by_role("combobox", name="view").select_option(label="confusion")
     expect(words).to_have_text(views.draw("confusion", bank["cos+lf-mr", 3], 4).words)
     cell = section.locator(".heatmaplayer image")
     box = cell.bounding_box()
@@ -80,7 +87,7 @@ def test_the_page_answers_switches_slider_and_views(page, address, recorded):
     screenshot(page, "page-confusion")
     for title in ("accuracy", "angles between embeddings", "features", "loss terms"):
         said = words.inner_text()
-        section.get_by_label("view", exact=True).select_option(label=title)
+        section.get_by_role("combobox", name="view").select_option(label=title)
         expect(words).not_to_have_text(said)
         screenshot(page, f"page-{title.split()[0]}")
 
@@ -167,12 +174,9 @@ def test_the_playground_in_jupyterlab(page, lab, recorded):
         expect(words).to_have_text(views.draw("norms", bank[setting, 1], 3).words)
         took.append(time.perf_counter() - began)
     print("a toggle is seen after", sorted(round(1000 * one) for one in took), "ms")
-    page.wait_for_function("() => true")
-    expect.set_options(timeout=5_000)
     assert heights(page)[:80] == before[:80]
     box.press("Space")
-    page.wait_for_timeout(300)
-    assert heights(page)[:80] != before[:80], "the figure does not follow"
+    until(lambda: heights(page)[:80] != before[:80], "the figure does not follow")
 
     # The switches below follow, and train while the ones above still answer.
     live = panel.get_by_label("cosine normalization").last
@@ -180,7 +184,7 @@ def test_the_playground_in_jupyterlab(page, lab, recorded):
     panel.get_by_role("button", name="Train").click()
     status = panel.locator(".widget-html", has_text=re.compile("phase 1 of 5"))
     expect(status).to_be_visible(timeout=20_000)
-    panel.get_by_label("phase").first.focus()
+    panel.locator(".widget-slider", has_text="phase").locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")
     expect(link).to_have_value("cos-lf-mr/seed1/phase4/norms")
 
