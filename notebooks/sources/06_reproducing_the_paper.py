@@ -218,7 +218,7 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 # %% [markdown]
 # One seed each, so only large differences count. Cosine normalization **alone** gains nothing here, other
 # than on Glyphs-100, where it was worth more than ten points; all three components together do, and they
-# take fewer old images for new. The networks are far from converged (about 32 % after the base phase,
+# take fewer old images for new. The networks are far from converged (about 33 % after the base phase,
 # where the full schedule reaches about 77 %), so these figures say nothing about the paper's.
 #
 # ## Get each number
