@@ -289,6 +289,16 @@ def test_other_settings_are_folded_and_only_recorded_seeds_are_offered(bank, gly
     assert not any(box.disabled for box in panel.a.switches.values())
 
 
+def test_a_combination_that_is_not_recorded_is_said_and_the_way_back_is_open(bank, glyphs):
+    some = [run for run in bank if runs.label(run) in ("replay", "lucir")]
+    panel = Explorer(some, glyphs)
+    panel.a.switches["cosine"].value = False
+    assert "&#x27;-cos+lf+mr&#x27; is not recorded" in panel.words.value
+    panel.a.switches["cosine"].value = True
+    assert_shows(panel, bank)
+    assert "After phase 5" in panel.words.value
+
+
 def test_a_typed_string_moves_the_controls(bank, glyphs):
     panel = Explorer(bank, glyphs)
     panel.link.value = "-cos+lf~icarl/seed1/phase2/angles"

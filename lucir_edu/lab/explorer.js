@@ -80,6 +80,11 @@ async function explore(section, followsAddress) {
   function show() {
     const shown = compare.checked ? sides : sides.slice(0, 1);
     const settings = shown.map(setting);
+    const missing = settings.find((name) => !(name in bank.seeds));
+    if (missing) {
+      sides[0].words.textContent = `${missing} is not recorded.`;
+      return;
+    }
     const seeds = bank.seeds[settings[0]].filter((one) =>
       settings.every((name) => bank.seeds[name].includes(one)));
     if (!seeds.length) seeds.push(...bank.seeds[settings[0]]);

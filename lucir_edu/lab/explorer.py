@@ -312,16 +312,19 @@ class Explorer(widgets.VBox):
                 return
             b = self.b.value if self.compare.value else None
             seed = 0 if self.seed.value is None else self.seed.value
-            self.shown = Shown(self.a.value, b, seed, self.phase.value, self.view.value)
+            self._show(Shown(self.a.value, b, seed, self.phase.value, self.view.value))
 
     def _on_link(self, change: dict) -> None:
         with self._lock:
-            if self._moving:
-                return
-            try:
-                self.shown = change["new"]
-            except UsageError as error:
-                self.words.value = f"<b>{escape(str(error))}</b>"
+            if not self._moving:
+                self._show(change["new"])
+
+    def _show(self, state: Shown | str) -> None:
+        """Show it, or say why not: a callback has no cell to raise an error under."""
+        try:
+            self.shown = state
+        except UsageError as error:
+            self.words.value = f"<b>{escape(str(error))}</b>"
 
     def _set_controls(self) -> None:
         shown = self._shown

@@ -135,6 +135,17 @@ def test_every_control_of_the_page_is_reached_by_keyboard_in_order(page, address
     assert all(text.startswith(start) for text, start in zip(reached, starts, strict=True)), reached
 
 
+def test_a_page_of_few_runs_says_what_is_not_recorded(page, recorded, tmp_path):
+    report.write([run for run in recorded if runs.label(run) == "lucir"], tmp_path / "page.html")
+    section = open_page(page, (tmp_path / "page.html").as_uri())
+    words = section.locator("[data-part=wordsA]")
+    box = section.get_by_label("margin ranking").first
+    box.uncheck()
+    expect(words).to_have_text("cos+lf-mr is not recorded.")
+    box.check()
+    expect(words).to_contain_text("After phase 5")
+
+
 def test_without_javascript_there_are_pictures(browser, address):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
