@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from lucir_edu.config import UsageError, nearest
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import views
+from lucir_edu.lab.keyboard import Keyboard
 from lucir_edu.lab.plots import thumbnails
 from lucir_edu.runs import Run, label
 
@@ -193,14 +194,20 @@ class Setting(widgets.VBox):
             description=f"{name} is",
             layout={"width": "auto"},
         )
-        folded = widgets.Accordion([self.other], titles=["more settings"])
+        # Unfolds it. The titles of an accordion cannot be reached by keyboard.
+        self.other.layout.display = "none"
+        self.more = widgets.Checkbox(
+            description="more settings", indent=False, layout={"width": "auto"}
+        )
+        self.more.observe(self._on_more, "value")
         for control in (*self.switches.values(), self.other):
             control.observe(self._on_change, "value")
         row = widgets.HBox(
-            [widgets.HTML(f"<b>{name}</b>"), *self.switches.values()],
+            [widgets.HTML(f"<b>{name}</b>"), *self.switches.values()]
+            + ([self.more] if others else []),
             layout={"flex_flow": "row wrap", "grid_gap": "2px 14px"},
         )
-        super().__init__([row, folded] if others else [row])
+        super().__init__([row, self.other])
 
     @property
     def value(self) -> str:
@@ -224,6 +231,9 @@ class Setting(widgets.VBox):
     def _grey(self) -> None:
         for box in self.switches.values():
             box.disabled = self.other.value is not None
+
+    def _on_more(self, change: dict) -> None:
+        self.other.layout.display = None if change["new"] else "none"
 
     def _on_change(self, _: object) -> None:
         if not self._moving:
@@ -286,6 +296,7 @@ class Explorer(widgets.VBox):
                 self.words,
                 self.table,
                 self.link,
+                Keyboard(),
             ]
         )
         self.shown = state or self.bank.first

@@ -14,6 +14,7 @@ from lucir_edu import runs, stream, trainer
 from lucir_edu.config import Config, method_of
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import plots
+from lucir_edu.lab.keyboard import Keyboard
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.plots import BLACK, NEW, OLD
 from lucir_edu.lab.views import COMPONENTS, LOSSES, WIDTH
@@ -99,6 +100,7 @@ class TrainingPanel(widgets.VBox):
                 ),
                 self.figure,
                 self.table,
+                Keyboard(),
             ]
         )
         self._on_change()
@@ -263,6 +265,7 @@ class TrainingPanel(widgets.VBox):
             legend2={**legend, "x": 0.385},
             legend3={**legend, "x": 0.76},
         )
+        figure._config = {**figure._config, "displayModeBar": False}  # eleven stops for Tab
         return figure
 
     def _draw_curves(self) -> None:
@@ -333,7 +336,8 @@ class MarginPanel(widgets.VBox):
         for slider in (self.margin, self.top_k):
             slider.observe(self._draw, "value")
         self._draw()
-        super().__init__([widgets.HBox([self.margin, self.top_k]), self.image, self.words])
+        sliders = widgets.HBox([self.margin, self.top_k])
+        super().__init__([sliders, self.image, self.words, Keyboard()])
 
     def _draw(self, _: object = None) -> None:
         margin, top_k = self.margin.value, self.top_k.value

@@ -11,7 +11,15 @@ from playwright.sync_api import expect
 from lucir_edu import runs
 from lucir_edu.lab import report, views
 from lucir_edu.lab.explorer import Bank
-from tests.browser.test_panels import MINUTE, open_and_run
+from tests.browser.test_panels import (
+    MINUTE,
+    SWITCHES,
+    TRAINING,
+    go_through,
+    open_and_run,
+    until,
+    walk,
+)  # fmt: skip
 
 FOUR = ("replay", "cosine", "cosine+lf", "lucir")
 
@@ -42,13 +50,6 @@ def heights(page):
     )
 
 
-def until(condition, otherwise, seconds=5):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.05)
-
-
 # ---- The page ----
 
 
@@ -62,19 +63,20 @@ def test_the_page_answers_switches_slider_and_views(page, address, recorded):
     bank, section = Bank(recorded), open_page(page, address, "cos+lf+mr/seed1/phase5/norms")
     words = section.locator("[data-part=wordsA]")
     expect(words).to_have_text(views.draw("norms", bank["cos+lf+mr", 1], 5).words)
+    until(lambda: len(heights(page)) == 200, "a length and a mean logit of each class")
     before = heights(page)
-    assert len(before) == 200, "a length and a mean logit of each class"
 
     section.get_by_label("margin ranking").first.uncheck()
     expect(words).to_have_text(views.draw("norms", bank["cos+lf-mr", 1], 5).words)
     expect(section.get_by_label("this view")).to_have_value("cos+lf-mr/seed1/phase5/norms")
-    assert heights(page) != before and page.url.endswith("#cos+lf-mr/seed1/phase5/norms")
+    until(lambda: heights(page) != before, "the figure does not follow")
+    expect(page).to_have_url(re.compile(r"#cos\+lf-mr/seed1/phase5/norms$"))
 
     slider = section.get_by_role("slider", name="phase")
     slider.focus()
     page.keyboard.press("ArrowLeft")
     expect(words).to_have_text(views.draw("norms", bank["cos+lf-mr", 1], 4).words)
-    assert len(heights(page)) == 180
+    until(lambda: len(heights(page)) == 180, "phase 4 is not drawn")
 
     section.get_by_role("combobox", name="seed").select_option("3")
     section.get_by_role("combobox", name="view").select_option(label="confusion")
@@ -126,13 +128,19 @@ def test_a_typed_string_and_a_link_give_the_view(page, address):
 
 def test_every_control_of_the_page_is_reached_by_keyboard_in_order(page, address):
     section = open_page(page, address)
-    section.get_by_label("cosine normalization").first.focus()
-    reached = []
-    for _ in range(9):
-        reached.append(page.evaluate("document.activeElement.closest('label').innerText.trim()"))
-        page.keyboard.press("Tab")
-    starts = ("cosine", "less-forget", "margin", "or", "compare", "view", "phase", "seed", "this")
-    assert all(text.startswith(start) for text, start in zip(reached, starts, strict=True)), reached
+    keys = {
+        **dict.fromkeys([*SWITCHES, "checkbox compare with a second setting"], "Space"),
+        "combobox view": "ArrowDown",
+        "slider phase 5": "ArrowLeft",
+        "combobox seed": "ArrowDown",
+    }
+    assert go_through(page, section, keys) == [
+        *SWITCHES, "combobox or", "checkbox compare with a second setting",
+        *SWITCHES, "combobox or",
+        "combobox view", "slider phase 5", "combobox seed", "textbox this view",
+    ]  # fmt: skip
+    setting = "-cos-lf-mr~cos+lf+mr"
+    expect(section.get_by_label("this view")).to_have_value(f"{setting}/seed1/phase4/norms")
 
 
 def test_a_page_of_few_runs_says_what_is_not_recorded(page, recorded, tmp_path):
@@ -173,9 +181,25 @@ def test_the_playground_in_jupyterlab(page, lab, recorded):
     expect(panel.locator(".js-plotly-plot .heatmaplayer image")).to_have_count(2)
     screenshot(page, "lab-compare")
 
+    order = [
+        *SWITCHES, "checkbox more settings", "combobox A is",
+        "checkbox compare with a second setting",
+        *SWITCHES, "checkbox more settings", "combobox B is",
+        "combobox view", "slider phase", "textbox phase", "combobox seed", "textbox this view",
+        *TRAINING,
+    ]  # fmt: skip
+    keys = {
+        "checkbox more settings": "Space",
+        "combobox view": "ArrowDown",
+        "slider phase": "ArrowLeft",
+        "combobox seed": "ArrowUp",
+    }
+    walk(page, notebook, order, keys)
+
     link.fill("-cos/seed1/phase3/norms")
     link.press("Enter")
     expect(words).to_have_text(views.draw("norms", bank["-cos-lf-mr", 1], 3).words)
+    until(lambda: len(heights(page)) == 160 + 50, "two of each class, and those of the live panel")
     before = heights(page)
     took = []
     box = panel.get_by_label("cosine normalization").first
@@ -185,7 +209,7 @@ def test_the_playground_in_jupyterlab(page, lab, recorded):
         expect(words).to_have_text(views.draw("norms", bank[setting, 1], 3).words)
         took.append(time.perf_counter() - began)
     print("a toggle is seen after", sorted(round(1000 * one) for one in took), "ms")
-    assert heights(page)[:80] == before[:80]
+    until(lambda: heights(page)[:80] == before[:80], "the figure is not as before")
     box.press("Space")
     until(lambda: heights(page)[:80] != before[:80], "the figure does not follow")
 
@@ -195,7 +219,7 @@ def test_the_playground_in_jupyterlab(page, lab, recorded):
     panel.get_by_role("button", name="Train").click()
     status = panel.locator(".widget-html", has_text=re.compile("phase 1 of 5"))
     expect(status).to_be_visible(timeout=20_000)
-    panel.locator(".widget-slider", has_text="phase").locator(".noUi-handle").focus()
+    panel.get_by_role("slider", name="phase").focus()
     page.keyboard.press("ArrowRight")
     expect(link).to_have_value("cos-lf-mr/seed1/phase4/norms")
 

@@ -2,11 +2,16 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 from playwright.sync_api import expect
 
 MINUTE = 60_000
+ICONS = "\uf04b "  # of the font that buttons have theirs from
+SWITCHES = [f"checkbox {name}" for name in
+            ("cosine normalization", "less-forget constraint", "margin ranking")]  # fmt: skip
+TRAINING = [*SWITCHES, "slider exemplars per class", "textbox exemplars per class", "button Train"]
 
 
 def open_and_run(page, lab, name):
@@ -35,9 +40,70 @@ def embedding_lengths(page):
 
 def curve_points(page):
     """How many vertices the drawn curves have, all in all."""
-    paths = page.locator(".js-plotly-plot .scatterlayer path.js-line")
-    return sum(len(re.findall("[ML,]", d or "")) for d in
-               (path.get_attribute("d") for path in paths.all()))  # fmt: skip
+    drawn = page.evaluate(
+        """() => [...document.querySelectorAll('.js-plotly-plot .scatterlayer path.js-line')]
+            .map(path => path.getAttribute('d'))"""
+    )
+    return sum(len(re.findall("[ML,]", d or "")) for d in drawn)
+
+
+def until(condition, otherwise, seconds=5):
+    """Wait for what is drawn; the words about it may be there before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.05)
+
+
+def go_through(page, place, keys):
+    """Press Tab until the focus has been in a place and left it, and on the way some more keys.
+
+    Args:
+        keys: by the stops where they are pressed; each has to change the control's value.
+
+    Returns:
+        The stops, as a screen reader says them: role and name.
+    """
+    stop, stops, left, bottom = place.locator(":focus"), [], -1, -1
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if not stop.count():
+            if stops:
+                break
+            continue
+        role, name = re.match(r'- (\w+)(?: "(.*?)")?', stop.aria_snapshot()).groups("")
+        stops.append(f"{role} {name.lstrip(ICONS)}")
+        x, top, end = stop.evaluate(
+            """(control, place) => {
+                const box = control.getBoundingClientRect(), zero = place.getBoundingClientRect();
+                return [box.left - zero.left, box.top - zero.top, box.bottom - zero.top];
+            }""",
+            place.element_handle(),
+        )
+        assert x > left or top >= bottom, f"{stops[-1]} stands before {stops[-2]}"
+        left, bottom = x, end
+        if key := keys.get(stops[-1]):
+            before = value(stop)
+            page.keyboard.press(key)
+            until(lambda before=before: value(stop) != before, f"{key} does not move {stops[-1]}")
+            if stops[-1] == "checkbox more settings":
+                side = "AB"[stops.count(stops[-1]) - 1]
+                expect(place.get_by_label(f"{side} is")).to_be_visible()
+    return stops
+
+
+def walk(page, notebook, order, keys):
+    """From its cell through a panel by Tab: its controls, in order, answer to keys."""
+    slider = next(stop for stop in order if stop.startswith("slider"))
+    inside = page.get_by_role("slider", name=slider.removeprefix("slider "))
+    notebook.locator(".jp-CodeCell", has=inside).focus()
+    assert go_through(page, notebook.locator(".jp-OutputArea-child", has=inside), keys) == order
+
+
+def value(control):
+    return control.evaluate(
+        "one => one.type === 'checkbox' ? one.checked : one.value ?? one.ariaValueText"
+    )
 
 
 def picture(page, name):
@@ -60,8 +126,8 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
     train.scroll_into_view_if_needed()
     status = page.locator(".jupyter-widgets.widget-html", has_text=re.compile("trained|phase|stop"))
     expect(status.first).to_contain_text("not trained yet: replay")
+    until(lambda: len(embedding_lengths(page)) == 50, "the base classes' are not drawn")
     linear = embedding_lengths(page)
-    assert len(linear) == 50
     picture(page, f"{name}-1-before")
 
     # A toggle shows the other head's embeddings at once; no training is needed.
@@ -69,35 +135,31 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
     cosine.focus()
     page.keyboard.press("Space")
     expect(status.first).to_contain_text("not trained yet: cosine")
-    page.wait_for_function(
-        """before => JSON.stringify([...document.querySelectorAll(
-            '.js-plotly-plot .trace.bars .point path')].map(b => Math.round(b.getBBox().height)))
-            !== JSON.stringify(before)""",
-        arg=linear,
-        timeout=5_000,
-    )
+    until(lambda: embedding_lengths(page) != linear, "the embeddings do not follow")
 
     page.get_by_label("less-forget constraint").check()
     page.get_by_label("margin ranking").check()
     expect(status.first).to_contain_text("not trained yet: lucir")
     before = curve_points(page)
-    train.click()
+    train.press("Enter")
     expect(status.first).to_contain_text("phase 1 of 5", timeout=20_000)
     expect(stop).to_be_enabled()
     expect(train).to_be_disabled()
-    page.wait_for_timeout(2_500)
+    until(lambda: curve_points(page) > before, "the curves do not stream")
     early = curve_points(page)
-    assert early > before, "the curves do not stream"
-    page.wait_for_timeout(2_500)
-    assert curve_points(page) > early, "the curves stand still"
+    until(lambda: curve_points(page) > early, "the curves stand still")
     expect(status.first).to_contain_text("phase 2 of 5", timeout=MINUTE)
-    assert len(embedding_lengths(page)) == 60, "the new classes' embeddings are not drawn"
+    until(lambda: len(embedding_lengths(page)) == 60, "the new classes' are not drawn")
     picture(page, f"{name}-2-training")
 
-    stop.click()
+    page.keyboard.press("Tab")
+    expect(stop).to_be_focused()
+    page.keyboard.press("Enter")
     expect(status.first).to_contain_text("stopped after 1 new phase", timeout=5_000)
     expect(train).to_be_enabled()
     expect(stop).to_be_disabled()
+    until(lambda: len(embedding_lengths(page)) == 60, "the unfinished phase's are still drawn")
+    page.wait_for_timeout(1_000)
     still = curve_points(page)
     page.wait_for_timeout(1_000)
     assert curve_points(page) == still, "it goes on after Stop"
@@ -110,7 +172,10 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
     expect(status.first).to_contain_text("not trained yet")
     cosine.click()
     expect(status.first).to_contain_text("trained before: lucir")
-    assert curve_points(page) == still
+    until(lambda: curve_points(page) == still, "the curves do not return")
+
+    keys = {**dict.fromkeys(SWITCHES, "Space"), "slider exemplars per class": "ArrowRight"}
+    walk(page, notebook, TRAINING, keys)
 
 
 def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
@@ -119,11 +184,11 @@ def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
     figure = notebook.locator(".jupyter-widgets.widget-image")
     words = notebook.locator(".jupyter-widgets.widget-html", has_text="Loss:")
     figure.scroll_into_view_if_needed()
-    before, said = figure.get_attribute("src"), words.inner_text()
-    assert "2 hard negatives each, margin 0.5" in said
+    expect(words).to_contain_text("2 hard negatives each, margin 0.5")
+    expect(figure).to_have_attribute("src", re.compile("."))
+    before = figure.get_attribute("src")
     margin, negatives = (
-        notebook.locator(".widget-slider", has_text=label).locator(".noUi-handle")
-        for label in ("margin m", "negatives K")
+        notebook.get_by_role("slider", name=label) for label in ("margin m", "negatives K")
     )
     margin.focus()
     page.keyboard.press("ArrowRight")
@@ -131,6 +196,9 @@ def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
     negatives.focus()
     page.keyboard.press("ArrowRight")
     expect(words).to_contain_text("3 hard negatives each, margin 0.55")
-    assert figure.get_attribute("src") != before
+    expect(figure).not_to_have_attribute("src", before)
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}-sliders.png")
+
+    order = ["slider margin m", "textbox margin m", "slider negatives K", "textbox negatives K"]
+    walk(page, notebook, order, {order[0]: "ArrowRight", order[2]: "ArrowLeft"})

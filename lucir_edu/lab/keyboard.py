@@ -1,0 +1,36 @@
+"""What ipywidgets leaves out for those who use a keyboard or a screen reader."""
+
+import anywidget
+
+
+class Keyboard(anywidget.AnyWidget):
+    """Put into a panel, it names the panel's sliders, and keeps the panel's keys from the notebook.
+
+    JupyterLab would take the arrow keys of a menu to go to another cell, its letters to insert or
+    delete one, and Enter on a button to edit the code.
+    """
+
+    _esm = """
+    function render({ el }) {
+      const panel = el.closest(".widget-vbox");
+      if (!panel) return void setTimeout(render, 50, { el });
+      const mend = () => {
+        for (const slider of panel.querySelectorAll(".widget-slider")) {
+          const name = slider.querySelector("label")?.textContent;
+          const parts = slider.querySelectorAll("[role=slider], [contenteditable]");
+          for (const part of name ? parts : []) {
+            part.setAttribute("aria-label", name);
+            if (part.role !== "slider") part.role = "textbox";
+          }
+        }
+        for (const control of panel.querySelectorAll("select, button"))
+          control.dataset.lmSuppressShortcuts = "true";
+      };
+      new MutationObserver(mend).observe(panel, { childList: true, subtree: true });
+      mend();
+    }
+    export default { render };
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layout={"display": "none"})
