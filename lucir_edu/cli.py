@@ -1,7 +1,9 @@
-"""The command line: lucir-edu run | sweep | report | data."""
+"""The command line: lucir-edu run | sweep | report | bench | data."""
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -85,6 +87,19 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     report.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
     report.set_defaults(command=_report)
+
+    bench = commands.add_parser(
+        "bench",
+        help="speed of the training step, beside its limits",
+        description="Measure images per second of the training step and of evaluation, beside a "
+        "plain pipeline and the machine's limits. Takes some minutes; leave the machine alone.",
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
+    bench.add_argument("--device", default="auto", choices=DEVICES)
+    bench.add_argument(
+        "--rounds", type=int, default=7, metavar="N", help="turns of each contender (default 7)"
+    )
+    bench.set_defaults(command=_bench)
 
     data = commands.add_parser(
         "data", help="fetch or check a data set", description="Fetch a data set, or check it."
@@ -225,6 +240,29 @@ def _print_table(rows: list[dict]) -> None:
                     for m in MEASURES
                 ]
                 print(f"{row['label']:{width}}  {len(row['seeds']):5d}  " + "  ".join(cells))
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.rounds < 1:
+        raise UsageError(f"--rounds {options.rounds}: at least one is needed")
+    from tqdm import tqdm
+
+    from lucir_edu import bench
+    from lucir_edu.files import whole
+
+    turns = options.rounds * len(bench.NETWORKS) * len(bench.CONTENDERS)
+    with contextlib.ExitStack() as stack:
+        if options.json:
+            try:  # now, for nobody wants to hear after minutes that a folder is read-only
+                file = stack.enter_context(whole(options.json))
+            except OSError as error:
+                raise UsageError(f"cannot write {options.json} ({error.strerror})") from None
+        with tqdm(total=turns, unit="turn", leave=False) as bar:
+            result = bench.measure(options.device, rounds=options.rounds, watch=bar.update)
+        if options.json:
+            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(bench.table(result))
+    return 0
 
 
 def _data(options: argparse.Namespace) -> int:

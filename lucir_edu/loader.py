@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lucir_edu import hardware
 from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets import Dataset, FileSplit, Split, TensorSplit
 
-EVAL_BATCH = 512
 FILE_SIZE = 224  # pixels of an image file's side, after cropping
 
 Batch = tuple[Tensor, Tensor]  # images (n, channels, height, width) and labels (n,)
@@ -49,11 +49,11 @@ class TensorLoader:
             yield self._crop(order[rows], tops[rows], lefts[rows], flips[rows])
 
     def plain(
-        self, indices: Tensor, batch_size: int = EVAL_BATCH, flip: bool = False
+        self, indices: Tensor, batch_size: int | None = None, flip: bool = False
     ) -> Iterator[Batch]:
         """The images as they are, in the order given, or all mirrored."""
         indices = indices.to(self.device)
-        for rows in indices.split(batch_size):
+        for rows in indices.split(batch_size or hardware.judging_batch(self.device)):
             middle = torch.full_like(rows, self.padding)
             yield self._crop(rows, middle, middle, torch.full_like(rows, flip, dtype=torch.bool))
 

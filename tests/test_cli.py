@@ -55,6 +55,8 @@ def lucir_edu(*arguments, cwd):
         (["sweep", "glyphs-b50-5", "--seeds", "0", "--out", "s"], "at least one seed"),
         (["sweep", "glyphs-b50-5", "--processes", "0", "--out", "s"], "at least one process"),
         (["report", "nowhere"], "holds no run"),
+        (["bench", "--rounds", "0"], "at least one"),
+        (["bench", "--json", "a_file/x.json"], "cannot write a_file/x.json"),
         (["data", "--dataset", "mnist"], "invalid choice"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
