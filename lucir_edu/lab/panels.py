@@ -261,7 +261,7 @@ class TrainingPanel(widgets.VBox):
             bargap=0,
             barmode="overlay",
             hovermode="closest",
-            legend={**legend, "x": 0},
+            legend={**legend, "x": -0.05},
             legend2={**legend, "x": 0.385},
             legend3={**legend, "x": 0.76},
         )
