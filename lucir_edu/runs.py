@@ -28,6 +28,16 @@ BANK = Path(__file__).parents[1] / "data" / "bank"
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
+# Settings that count from the first incremental phase on
+LATER = (
+    "exemplars_per_class", "memory_total", "joint", "less_forget", "margin_ranking", "imprint",
+    "adaptive_lambda", "freeze_old_embeddings", "balanced_finetune", "score_distillation",
+    "distillation", "lambda_base", "lambda_rule", "top_k", "margin", "margin_weight",
+    "margin_reduction", "temperature", "distillation_weight", "balanced_epochs", "balanced_lr",
+    "workers",
+)  # fmt: skip
+
+
 class Run(dict):
     """A run's results: a mapping like ``results.json``, with ``arrays`` and ``path`` beside.
 
@@ -72,6 +82,7 @@ def perform(
     out: str | Path | None = None,
     resume: bool = False,
     start: State | None = None,
+    base: Run | None = None,
     device: str = "auto",
     watch: Callable[[Event], object] = lambda event: None,
 ) -> Run:
@@ -80,6 +91,8 @@ def perform(
     Args:
         preset: a name to remember the config by.
         start: a network to go on from, of the base phase, as of :func:`load_bases`.
+        base: a run whose base phase is this one's too, as of :func:`same_base`; it is not learnt
+            again.
         out: a folder to write to after every phase; None writes nothing.
         resume: go on with the run in ``out``, if there is one.
         device: auto, cpu, cuda or mps.
@@ -100,11 +113,17 @@ def perform(
     }
     if earlier is not None:
         start = load_state(out, len(earlier["phases"]) - 1)
+    elif base is not None:
+        start = dataclasses.replace(load_state(base.path, 0), exemplars=None, plane=None)
     measurements, run = [], earlier
     for event in train(config, dataset, device=device, start=start):
         watch(event)
         if isinstance(event, PhaseEnd):
-            measurements.append(event.measurement)
+            measurement = event.measurement
+            if base is not None and measurement.phase == 0:
+                learnt = {key: base["phases"][0][key] for key in ("losses", "seconds")}
+                measurement = dataclasses.replace(measurement, **learnt)
+            measurements.append(measurement)
             run = assemble(measurements, config, stream, earlier, **about)
             if out is not None:
                 save_state(event, out)
@@ -292,6 +311,24 @@ def load_bases(preset: str) -> dict[str, State]:
 def load_bank(preset: str = "") -> Iterator[Run]:
     """The precomputed runs that come with the project, all or a preset's, in order of names."""
     return find([BANK / preset])
+
+
+def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run]) -> Run | None:
+    """A run that has learnt the base phase which a config would learn, on the same kind of machine
+    and with the same code; the first whose network is still there."""
+    target = hardware.pick_device(device)
+    here = hardware.describe(target, hardware.pick_precision(config.precision, target))
+
+    def base(settings: Mapping[str, Any], environment: Mapping[str, Any], data: str) -> tuple:
+        settings = {key: value for key, value in settings.items() if key not in LATER}
+        return settings, {**environment, "commit": None}, data
+
+    wanted = base(config.to_dict(), here, dataset.fingerprint)
+    for run in among:
+        found = base(run["config"], run["environment"], run["data_fingerprint"])
+        if found == wanted and (run.path / _state_name(0)).exists():
+            return run
+    return None
 
 
 def stale(run: Run) -> bool:

@@ -51,7 +51,8 @@ def sweep(
     announce: Callable[[int, int, str], object] = lambda number, count, name: None,
     watch: Callable[[Event], object] = lambda event: None,
 ) -> Iterator[runs.Run]:
-    """Perform every setting with every seed; what is complete in ``out`` is not done again.
+    """Perform every setting with every seed; what is complete in ``out`` is not done again, and a
+    base phase that runs have in common is learnt once.
 
     Args:
         settings: as of :func:`grid`, arguments of :func:`lucir_edu.config.preset`.
@@ -95,12 +96,15 @@ def _perform(
     watch: Callable[[Event], object] = lambda event: None,
 ) -> runs.Run:
     name, config = job
+    dataset = datasets.load(config, data_root)
+    done = runs.find([out]) if any(out.rglob(runs.RESULTS)) else []
     return runs.perform(
         config,
-        datasets.load(config, data_root),
+        dataset,
         preset=preset,
         out=out / name,
         resume=True,
+        base=runs.same_base(config, dataset, device, done),
         device=device,
         watch=watch,
     )

@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lucir_edu import cli, runs
+from lucir_edu import cli, runs, sweep
+from lucir_edu.config import parse
+from lucir_edu.trainer import PhaseStart
 
 QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_class=2",
          "--set", "width=4", "--set", "precision=float32"]  # fmt: skip
@@ -197,6 +199,22 @@ def test_sweep_with_several_processes_gives_the_same_runs(tmp_path, monkeypatch)
     for a, b in zip(*(runs.find([tmp_path / name]) for name in ("one", "two")), strict=True):
         assert a.path.relative_to(tmp_path / "one") == b.path.relative_to(tmp_path / "two")
         assert (a.accuracies(), a["environment"]) == (b.accuracies(), b["environment"])
+
+
+def test_sweep_learns_a_common_base_phase_once(tmp_path):
+    fixed = parse(["base_classes=80", *QUICK[1::2]])
+    settings = [{**fixed, "method": method} for method in ("cosine", "lucir", "replay")]
+    learnt = []
+
+    def watch(event):
+        if isinstance(event, PhaseStart) and event.phase == 0:
+            learnt.append(event)
+
+    done = list(sweep.sweep("glyphs-b50-5", settings, [0], tmp_path / "s", watch=watch))
+    assert len(learnt) == 2, "one with the cosine head, one with the linear"
+    (alone,) = sweep.sweep("glyphs-b50-5", settings[1:2], [0], tmp_path / "t")
+    assert done[1].accuracies() == alone.accuracies()
+    assert done[1]["phases"][0]["losses"] == alone["phases"][0]["losses"]
 
 
 def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys):

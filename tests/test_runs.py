@@ -1,5 +1,6 @@
 """What a run leaves on disk, and that it can be read, continued and compared."""
 
+import dataclasses
 import json
 import shutil
 
@@ -207,6 +208,60 @@ def test_resuming_a_complete_run_trains_no_more(done, short, dataset):
     events = []
     again = perform(short, dataset, out=folder, device="cpu", resume=True, watch=events.append)
     assert again == json.loads(json.dumps(run)) and events == []
+
+
+def test_a_base_phase_taken_over_gives_the_same_run(short, dataset, tmp_path):
+    other = dataclasses.replace(short, less_forget=False, exemplars_per_class=1)
+    perform(other, dataset, out=tmp_path, device="cpu")
+    base = runs.load(tmp_path)
+    assert runs.same_base(short, dataset, "cpu", [base]) is base
+    events = []
+    taken = perform(short, dataset, base=base, device="cpu", watch=events.append)
+    assert min(e.phase for e in events if isinstance(e, PhaseStart)) == 1
+    whole = perform(short, dataset, device="cpu")
+    assert without_seconds(taken) == without_seconds(whole)
+    assert_same_arrays(taken, whole)
+    assert taken["phases"][0]["seconds"] == base["phases"][0]["seconds"]
+
+
+OTHER_LATER = {
+    "exemplars_per_class": 1, "memory_total": 12, "joint": True, "less_forget": False,
+    "margin_ranking": False, "imprint": False, "adaptive_lambda": False,
+    "freeze_old_embeddings": False, "balanced_finetune": True, "score_distillation": True,
+    "distillation": True, "lambda_base": 1.0, "lambda_rule": "paper", "top_k": 1, "margin": 0.1,
+    "margin_weight": 2.0, "margin_reduction": "paper", "temperature": 1.0,
+    "distillation_weight": 1.0, "balanced_epochs": 3, "balanced_lr": 0.1, "workers": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", runs.LATER)
+def test_settings_said_to_count_later_do_not_change_the_base_network(done, dataset, tmp_path, name):
+    run, folder = done
+    config = Config.from_dict(run["config"] | {name: OTHER_LATER[name]})
+    assert config.to_dict()[name] != run["config"][name]
+    assert runs.same_base(config, dataset, "cpu", [runs.load(folder)])
+    with pytest.raises(Stopped):
+        perform(config, dataset, out=tmp_path / "other", device="cpu", watch=stop_before(1))
+    there, here = (runs.load_state(f, 0).weights for f in (folder, tmp_path / "other"))
+    assert all(torch.equal(there[key], here[key]) for key in there | here)
+
+
+def test_a_base_phase_is_not_taken_from_a_run_that_learnt_another(done, dataset, make_dataset):
+    run, folder = done
+    base, same = runs.load(folder), Config.from_dict(run["config"])
+    for name, value in (("seed", 1), ("lr", 0.05), ("cosine", False), ("epochs", 2), ("width", 8)):
+        assert not runs.same_base(
+            dataclasses.replace(same, **{name: value}), dataset, "cpu", [base]
+        )
+    other = dataclasses.replace(make_dataset(), fingerprint="another")
+    assert not runs.same_base(same, other, "cpu", [base])
+    for name, value in (("code", "of yesterday"), ("precision", "bfloat16"), ("threads", 99)):
+        changed = runs.Run(
+            {**base, "environment": {**base["environment"], name: value}}, base.arrays, folder
+        )
+        assert not runs.same_base(same, dataset, "cpu", [changed])
+    (folder / "phase_00.safetensors").unlink()
+    assert not runs.same_base(same, dataset, "cpu", [base])
 
 
 def test_a_run_may_start_from_a_base_network(done, short, dataset):
