@@ -6,6 +6,7 @@ import inspect
 import itertools
 import random
 import re
+import signal
 import sys
 import threading
 import time
@@ -422,7 +423,10 @@ def test_what_cannot_be_stopped_is_said_so(monkeypatch):
     assert "cannot be stopped: restart the kernel" in lines[1]
 
 
-def test_an_interrupt_by_the_user_stops_the_cell():
+def test_an_interrupt_by_the_user_stops_the_cell(request):
+    # what was started in the background with & may ignore the signal
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
     before, began = working_threads(), time.monotonic()
     timer = threading.Timer(0.2, _thread.interrupt_main)
     timer.start()

@@ -21,9 +21,14 @@ QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_c
          "--set", "width=4", "--set", "precision=float32"]  # fmt: skip
 
 
+# Two tests run at a time, and threads would wait for each other's cores
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def lucir_edu(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "lucir_edu", *map(str, arguments)],
+        env=ONE_THREAD,
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -132,6 +137,7 @@ def test_interrupted_run_keeps_its_phases_and_resume_ends_like_an_uninterrupted_
     # A shell in the background may ignore SIGINT; the child must not inherit that.
     process = subprocess.Popen(
         command,
+        env=ONE_THREAD,
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -187,8 +193,7 @@ def test_sweep_does_the_grid_and_goes_on_and_report_compares(tmp_path):
     assert 'src="http' not in markup and "href=" not in markup, "asks for other files"
 
 
-def test_sweep_with_several_processes_gives_the_same_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another number of threads rounds otherwise
+def test_sweep_with_several_processes_gives_the_same_runs(tmp_path):
     command = ["sweep", "glyphs-b50-5", *QUICK, "--set", "base_classes=80", "--grid",
                "method=replay,lucir"]  # fmt: skip
     one = lucir_edu(*command, "--out", "one", cwd=tmp_path)
