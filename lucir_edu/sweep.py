@@ -97,14 +97,16 @@ def _perform(
 ) -> runs.Run:
     name, config = job
     dataset = datasets.load(config, data_root)
-    done = runs.find([out]) if any(out.rglob(runs.RESULTS)) else []
+    base = None
+    if not (out / name / runs.RESULTS).exists() and any(out.rglob(runs.RESULTS)):
+        base = runs.same_base(config, dataset, device, runs.find([out]))
     return runs.perform(
         config,
         dataset,
         preset=preset,
         out=out / name,
         resume=True,
-        base=runs.same_base(config, dataset, device, done),
+        base=base,
         device=device,
         watch=watch,
     )

@@ -206,7 +206,7 @@ def test_sweep_with_several_processes_gives_the_same_runs(tmp_path):
         assert (a.accuracies(), a["environment"]) == (b.accuracies(), b["environment"])
 
 
-def test_sweep_learns_a_common_base_phase_once(tmp_path):
+def test_sweep_learns_a_common_base_phase_once(tmp_path, monkeypatch):
     fixed = parse(["base_classes=80", *QUICK[1::2]])
     settings = [{**fixed, "method": method} for method in ("cosine", "lucir", "replay")]
     learnt = []
@@ -220,6 +220,10 @@ def test_sweep_learns_a_common_base_phase_once(tmp_path):
     (alone,) = sweep.sweep("glyphs-b50-5", settings[1:2], [0], tmp_path / "t")
     assert done[1].accuracies() == alone.accuracies()
     assert done[1]["phases"][0]["losses"] == alone["phases"][0]["losses"]
+
+    monkeypatch.setattr(runs, "same_base", lambda *_: pytest.fail("looks for what it has"))
+    again = list(sweep.sweep("glyphs-b50-5", settings, [0], tmp_path / "s", watch=watch))
+    assert again == done and len(learnt) == 2, "complete runs are not done again"
 
 
 def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys):
