@@ -33,7 +33,14 @@ NETWORKS = {
     "Glyphs": ("glyphs-b50-5", 100, (1, 24, 24)),
 }
 WORKERS = 2  # of the plain pipeline's DataLoader
-CONTENDERS = ("ours", "data_free", "plain", "convolutions", "evaluation", "herding")
+CONTENDERS = {
+    "ours": "our step",
+    "data_free": "the same without work on data",
+    "plain": "a plain pipeline",
+    "convolutions": "the step's convolutions alone",
+    "evaluation": "evaluation",
+    "herding": "herding, features included",
+}
 RATIOS = {
     "ours_over_plain": "plain",
     "ours_over_data_free": "data_free",
@@ -343,15 +350,6 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
 
 # ---- Telling ------------------------------------------------------------------------------------
 
-NAMES = {
-    "ours": "our step",
-    "data_free": "the same without work on data",
-    "plain": "a plain pipeline",
-    "convolutions": "the step's convolutions alone",
-    "evaluation": "evaluation",
-    "herding": "herding, features included",
-}
-
 
 def table(result: Mapping[str, Any]) -> str:
     """What :func:`measure` found, for people."""
@@ -364,7 +362,7 @@ def table(result: Mapping[str, Any]) -> str:
         for contender, speed in found["images_per_second"].items():
             spread = f"({speed['low']:.0f}–{speed['high']:.0f})"
             lines.append(
-                f"  {NAMES[contender]:30s} {speed['median']:7.0f} {spread:14s}"
+                f"  {CONTENDERS[contender]:30s} {speed['median']:7.0f} {spread:14s}"
                 f"{ratios.get(contender, '')}".rstrip()
             )
         stages = found["stages"]
