@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lucir_edu import datasets, loader
+from lucir_edu import datasets, hardware, loader
 from lucir_edu.config import UsageError
 from lucir_edu.datasets import Dataset, FileSplit
 
@@ -81,6 +81,13 @@ def test_plain_images_are_the_normalised_images_in_the_order_given(toy, make_con
     expected = torch.stack([normalised(toy.test.images[i], toy) for i in indices])
     torch.testing.assert_close(images, expected)
     assert torch.equal(torch.cat([labels for _, labels in batches]), toy.test.labels[indices])
+
+
+def test_plain_images_come_in_batches_of_the_device_s_size(toy, make_config):
+    source = loader.TensorLoader(toy.test, toy, make_config(), CPU)
+    size = hardware.judging_batch(CPU)
+    sizes = [len(labels) for _, labels in source.plain(torch.zeros(size + 1, dtype=torch.long))]
+    assert sizes == [size, 1]
 
 
 def test_mirrored_images_swap_left_and_right_not_the_colours(toy, make_config):
