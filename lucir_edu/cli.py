@@ -77,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--processes", type=int, default=1, metavar="N", help="so many runs at a time (default 1)"
     )
+    sweep.add_argument(
+        "--bases",
+        type=Path,
+        metavar="DIR",
+        help="take over base phases that runs in DIR have learnt with the same settings "
+        "(default: --out)",
+    )
     sweep.set_defaults(command=_sweep)
 
     report = commands.add_parser(
@@ -192,6 +199,7 @@ def _sweep(options: argparse.Namespace) -> int:
                     data_root=options.data_root,
                     device=options.device,
                     processes=options.processes,
+                    bases=options.bases,
                     announce=announce,
                     watch=progress,
                 )

@@ -320,7 +320,8 @@ def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run
     here = hardware.describe(target, hardware.pick_precision(config.precision, target))
 
     def base(settings: Mapping[str, Any], environment: Mapping[str, Any], data: str) -> tuple:
-        settings = {key: value for key, value in settings.items() if key not in LATER}
+        cut = () if settings["base_classes"] is None else ("increment",)  # else it sets the base
+        settings = {key: value for key, value in settings.items() if key not in (*LATER, *cut)}
         return settings, {**environment, "commit": None}, data
 
     wanted = base(config.to_dict(), here, dataset.fingerprint)

@@ -48,6 +48,7 @@ def sweep(
     data_root: str | Path | None = None,
     device: str = "auto",
     processes: int = 1,
+    bases: str | Path | None = None,
     announce: Callable[[int, int, str], object] = lambda number, count, name: None,
     watch: Callable[[Event], object] = lambda event: None,
 ) -> Iterator[runs.Run]:
@@ -56,6 +57,7 @@ def sweep(
 
     Args:
         settings: as of :func:`grid`, arguments of :func:`lucir_edu.config.preset`.
+        bases: the folder below which runs with the same base phase are looked for; None: ``out``.
         processes: so many runs at a time, each in a process of its own with its share of the cores.
         announce: is called with each run's number (from 1), the count, and its name: before the
             run, or after it when there are several processes.
@@ -73,7 +75,9 @@ def sweep(
         raise UsageError("a sweep needs at least one seed; set --seeds")
     if processes < 1:
         raise UsageError(f"a sweep needs at least one process, not {processes}; set --processes")
-    one = partial(_perform, preset=preset, out=Path(out), data_root=data_root, device=device)
+    out = Path(out)
+    bases = out if bases is None else Path(bases)
+    one = partial(_perform, preset=preset, out=out, bases=bases, data_root=data_root, device=device)
     if processes == 1:
         for number, job in enumerate(jobs, 1):
             announce(number, len(jobs), job[0])
@@ -91,6 +95,7 @@ def _perform(
     job: tuple[str, Config],
     preset: str,
     out: Path,
+    bases: Path,
     data_root: str | Path | None,
     device: str,
     watch: Callable[[Event], object] = lambda event: None,
@@ -98,8 +103,8 @@ def _perform(
     name, config = job
     dataset = datasets.load(config, data_root)
     base = None
-    if not (out / name / runs.RESULTS).exists() and any(out.rglob(runs.RESULTS)):
-        base = runs.same_base(config, dataset, device, runs.find([out]))
+    if not (out / name / runs.RESULTS).exists() and any(bases.rglob(runs.RESULTS)):
+        base = runs.same_base(config, dataset, device, runs.find([bases]))
     return runs.perform(
         config,
         dataset,

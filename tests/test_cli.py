@@ -221,6 +221,12 @@ def test_sweep_learns_a_common_base_phase_once(tmp_path, monkeypatch):
     assert done[1].accuracies() == alone.accuracies()
     assert done[1]["phases"][0]["losses"] == alone["phases"][0]["losses"]
 
+    twice = [{**settings[1], "base_classes": 80, "increment": 20}]
+    (other,) = sweep.sweep(
+        "glyphs-b50-5", twice, [0], tmp_path / "u", bases=tmp_path / "s", watch=watch
+    )
+    assert len(learnt) == 2 and other["phases"][0]["cnn"] == done[1]["phases"][0]["cnn"]
+
     monkeypatch.setattr(runs, "same_base", lambda *_: pytest.fail("looks for what it has"))
     again = list(sweep.sweep("glyphs-b50-5", settings, [0], tmp_path / "s", watch=watch))
     assert again == done and len(learnt) == 2, "complete runs are not done again"

@@ -246,6 +246,17 @@ def test_settings_said_to_count_later_do_not_change_the_base_network(done, datas
     assert all(torch.equal(there[key], here[key]) for key in there | here)
 
 
+def test_the_increment_counts_later_where_it_does_not_set_the_base(done, dataset):
+    run, folder = done
+    base, same = runs.load(folder), Config.from_dict(run["config"])
+    other = dataclasses.replace(same, increment=4)
+    assert other.increment != same.increment
+    assert runs.same_base(other, dataset, "cpu", [base])
+    base["config"]["base_classes"] = None
+    other = dataclasses.replace(other, base_classes=None)
+    assert not runs.same_base(other, dataset, "cpu", [base])
+
+
 def test_a_base_phase_is_not_taken_from_a_run_that_learnt_another(done, dataset, make_dataset):
     run, folder = done
     base, same = runs.load(folder), Config.from_dict(run["config"])
