@@ -15,7 +15,7 @@ from lucir_edu.config import preset
 from lucir_edu.datasets import load
 from lucir_edu.lab import lessons, plots, report, sphere
 from lucir_edu.lab.live import Live, Probe, Throttle
-from lucir_edu.lab.panels import MarginPanel, TrainingPanel
+from lucir_edu.lab.panels import MarginPanel, SpherePanel, TrainingPanel
 from lucir_edu.model import build
 from lucir_edu.trainer import EpochEnd, PhaseEnd, State, objective, train
 
@@ -455,19 +455,20 @@ def test_the_sphere_s_picture_names_every_class_of_each_phase(views):
     assert "linear:" in words and "cosine:" in words
 
 
-def test_the_slider_of_the_sphere_shows_one_phase_at_a_time(views):
-    figure = sphere.figure(views)
-    (slider,) = figure.layout.sliders
-    shown = [step.args[1] for step in slider.steps]
-    balls = [trace.mode == "lines" for trace in figure.data]
-    assert len(shown) == 3 and sum(balls) == 2
-    assert np.sum(shown, axis=0).tolist() == [3 if ball else 1 for ball in balls]
-    assert [trace.visible for trace in figure.data] == list(shown[2])
-    named = [
-        letter
-        for trace, seen in zip(figure.data, shown[1], strict=True)
-        if seen and "embeddings" in (trace.name or "")
-        for letter in trace.text
-        if letter
-    ]
-    assert len(named) == 2 * 9
+def test_the_sphere_s_panel_shows_one_phase_at_a_time_and_turns(views):
+    panel = SpherePanel(views)
+    balls = [trace for trace in panel.figure.data if trace.mode == "lines"]
+    for phase, seen in ((2, 12), (0, 6), (1, 9)):
+        panel.phase.value = phase
+        shown = [trace for trace in panel.figure.data if trace.visible]
+        assert len(balls) == 2 and len(shown) == 2 + 2 * 4
+        rays = [trace for trace in shown if "embeddings" in (trace.name or "")]
+        letters = [letter for trace in rays for letter in trace.text if letter]
+        assert sorted(letters) == sorted(2 * views["linear"][phase].classes)
+        assert len(letters) == 2 * seen
+        right = views["cosine"][phase].measurement.cnn
+        assert f"cosine: {right:.0f} % of the test images right" in panel.words.value
+    panel.turn.value, panel.height.value = 90, 0
+    for scene in (panel.figure.layout.scene, panel.figure.layout.scene2):
+        eye = scene.camera.eye
+        assert (eye.x, eye.z) == pytest.approx((0, 0)) and eye.y > 1

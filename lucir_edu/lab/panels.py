@@ -13,7 +13,7 @@ from torch import Tensor
 from lucir_edu import runs, stream, trainer
 from lucir_edu.config import Config, method_of
 from lucir_edu.datasets import Dataset
-from lucir_edu.lab import plots
+from lucir_edu.lab import plots, sphere
 from lucir_edu.lab.keyboard import Keyboard
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.plots import BLACK, NEW, OLD
@@ -345,6 +345,52 @@ class MarginPanel(widgets.VBox):
         loss = self.loss(self.cosines, self.labels, self.num_old, top_k, margin).item()
         self.image.value = plots.png(figure, dpi=96)
         self.words.value = f"{escape(words)} Loss: {loss:.4f}."
+
+
+class SpherePanel(widgets.VBox):
+    """Go from phase to phase of networks with three features, and turn their spheres.
+
+    Args:
+        views: as of :func:`lucir_edu.lab.sphere.record`, by the network's name.
+    """
+
+    def __init__(self, views: sphere.Views) -> None:
+        self.views = views
+        last = max(len(snapshots) for snapshots in views.values()) - 1
+        self.phase = widgets.IntSlider(value=last, max=last, description="phase")
+        self.turn = widgets.IntSlider(value=40, max=355, step=5, description="turn (°)")
+        self.height = widgets.IntSlider(value=20, min=-90, max=90, step=5, description="height (°)")
+        self.figure = go.FigureWidget(sphere.figure(views))
+        self.figure._config = {**self.figure._config, "displayModeBar": False}
+        self.words = widgets.HTML()
+        self.phase.observe(self._show, "value")
+        for slider in (self.turn, self.height):
+            slider.observe(self._look, "value")
+        self._show()
+        self._look()
+        sliders = widgets.HBox([self.phase, self.turn, self.height])
+        super().__init__([sliders, self.figure, self.words, Keyboard()])
+
+    def _show(self, _: object = None) -> None:
+        phase = self.phase.value
+        with self.figure.batch_update():
+            for trace in self.figure.data:
+                trace.visible = trace.meta in (None, phase)
+        words = []
+        for name, snapshots in self.views.items():
+            shot = snapshots[phase]
+            old, new = (" ".join(shot.classes[c] for c in shot.side(s)[0]) for s in ("old", "new"))
+            words.append(
+                f"{name}: {shot.measurement.cnn:.0f} % of the test images right. "
+                f"Old classes {old or 'none'}; new classes {new}."
+            )
+        self.words.value = "<br>".join(escape(line) for line in words)
+
+    def _look(self, _: object = None) -> None:
+        turn, height = np.deg2rad([self.turn.value, self.height.value])
+        level = 1.35 * np.cos(height)
+        eye = {"x": level * np.cos(turn), "y": level * np.sin(turn), "z": 1.35 * np.sin(height)}
+        self.figure.update_scenes(camera={"eye": eye})
 
 
 class _Curves:

@@ -1,7 +1,7 @@
 """A network with three features: its class embeddings and features on the unit sphere.
 
 A :class:`Snapshot` per phase; :func:`picture` draws them with matplotlib, :func:`figure` with
-plotly, to be turned by hand. Old classes are blue circles on solid lines, new ones orange diamonds
+plotly, for :class:`lucir_edu.lab.panels.SpherePanel` to turn. Old classes are blue circles on solid lines, new ones orange diamonds
 on dashed lines.
 """
 
@@ -122,38 +122,24 @@ def _draw(axes: object, shot: Snapshot) -> None:
 
 
 def figure(views: Views) -> go.Figure:
-    """The same to be turned by hand, networks side by side, with a slider for the phase."""
-    phases = max(len(snapshots) for snapshots in views.values())
+    """The same to be turned by hand, networks side by side, the last phase's traces visible.
+
+    A trace's ``meta`` is the phase that it belongs to; None: it is shown in all.
+    """
     drawn = make_subplots(
         1, len(views), specs=[[{"type": "scene"}] * len(views)], subplot_titles=list(views),
         horizontal_spacing=0.02,
     )  # fmt: skip
-    phase_of: list[int | None] = []  # of each trace; None: always shown
     for column, snapshots in enumerate(views.values(), 1):
         drawn.add_trace(_ball(), row=1, col=column)
-        phase_of.append(None)
         for phase, shot in enumerate(snapshots):
-            traces = _traces(shot, legend=column == 1)
-            drawn.add_traces(traces, rows=1, cols=column)
-            phase_of += [phase] * len(traces)
-    steps = [
-        {
-            "method": "restyle",
-            "label": str(phase),
-            "args": ["visible", [p in (None, phase) for p in phase_of]],
-        }
-        for phase in range(phases)
-    ]
-    for trace, phase in zip(drawn.data, phase_of, strict=True):
-        trace.visible = phase in (None, phases - 1)
-    slider = {"active": phases - 1, "currentvalue": {"prefix": "phase "}, "steps": steps,
-              "len": 0.6, "x": 0.2, "y": -0.05, "pad": {"t": 20}}  # fmt: skip
+            for trace in _traces(shot, legend=column == 1):
+                trace.update(meta=phase, visible=phase == len(snapshots) - 1)
+                drawn.add_trace(trace, row=1, col=column)
     axis = {"visible": False, "range": [-1.15, 1.15]}
-    drawn.update_scenes(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube",
-                        camera={"eye": {"x": 0.95, "y": 0.85, "z": 0.5}})  # fmt: skip
+    drawn.update_scenes(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube")
     drawn.update_layout(
-        template="plotly_white", height=560, margin={"l": 0, "r": 0, "t": 40, "b": 125},
-        sliders=[slider],
+        template="plotly_white", height=480, margin={"l": 0, "r": 0, "t": 40, "b": 60},
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.01, "yanchor": "top",
                 "itemsizing": "constant"},
     )  # fmt: skip

@@ -24,7 +24,7 @@ from torch import nn
 from lucir_edu import config, datasets, losses, model, runs, stream
 from lucir_edu.lab import checks, lessons, plots, sphere
 from lucir_edu.lab.explorer import Explorer
-from lucir_edu.lab.panels import TrainingPanel
+from lucir_edu.lab.panels import SpherePanel, TrainingPanel
 
 # %%
 settings = config.preset("glyphs-b50-5", method="cosine")
@@ -406,11 +406,11 @@ views = {
 plots.show(sphere.picture(views))
 
 # %% tags=["nbval-ignore-output"]
-sphere.figure(views).show(renderer="plotly_mimetype")
+SpherePanel(views)
 
 # %% [markdown]
-# Drag to turn a sphere; the slider goes from phase to phase; hover to read a dot's letter. (Without
-# a running notebook, the picture above shows the same.) Look for three things: on the linear side,
+# The sliders go from phase to phase and turn the spheres, and so does the mouse; hover to read a dot's
+# letter. (Without a running notebook, the picture above shows the same.) Look for three things: on the linear side,
 # where do the arrows of old letters and their dots part? On the cosine side, do dots gather round
 # their own arrow? And which old letter's dots lie nearest to Я and И?
 #

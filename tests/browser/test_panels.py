@@ -202,3 +202,46 @@ def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
 
     order = ["slider margin m", "textbox margin m", "slider negatives K", "textbox negatives K"]
     walk(page, notebook, order, {order[0]: "ArrowRight", order[2]: "ArrowLeft"})
+
+
+def test_the_sphere_goes_through_the_phases_and_turns_by_keys(page, lab):
+    name = "02_cosine_normalization"
+    notebook = open_and_run(page, lab, name)
+    panel = notebook.locator(
+        ".jp-OutputArea-child", has=page.get_by_role("slider", name="turn (°)")
+    )
+    phase, turn, height = (
+        panel.get_by_role("slider", name=label) for label in ("phase", "turn (°)", "height (°)")
+    )
+    words = panel.locator(".jupyter-widgets.widget-html")
+    expect(words).to_contain_text("linear head: ")
+    expect(words).to_contain_text("new classes Д Ж Ш")
+    plot = panel.locator(".js-plotly-plot")
+
+    def drawn():
+        return plot.evaluate(
+            """plot => [plot._fullData.filter(trace => trace.visible).length,
+                plot._fullLayout.scene.camera.eye, plot._fullLayout.scene2.camera.eye]"""
+        )
+
+    until(lambda: drawn()[0] == 2 + 2 * 4, "not one phase at a time")
+    before = drawn()[1]
+    turn.scroll_into_view_if_needed()
+    phase.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(words).to_contain_text("Old classes A E H N R W; new classes Б И Я")
+    turn.focus()
+    page.keyboard.press("ArrowRight")
+    until(lambda: drawn()[1]["x"] < before["x"], "does not turn")
+    height.focus()
+    page.keyboard.press("ArrowRight")
+    until(lambda: drawn()[1]["z"] > before["z"], "is not seen from above")
+    shown = drawn()
+    assert shown[0] == 2 + 2 * 4 and shown[1] == shown[2]
+    if folder := os.environ.get("SCREENSHOTS"):
+        panel.screenshot(path=Path(folder) / f"{name}-sphere.png")
+    order = [f"{role} {label}" for label in ("phase", "turn (°)", "height (°)")
+             for role in ("slider", "textbox")]  # fmt: skip
+    notebook.locator(".jp-CodeCell", has=page.get_by_role("slider", name="turn (°)")).focus()
+    keys = {stop: "ArrowLeft" for stop in order if "slider" in stop}
+    assert go_through(page, panel, keys) == order
