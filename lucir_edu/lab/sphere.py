@@ -1,8 +1,8 @@
 """A network with three features: its class embeddings and features on the unit sphere.
 
 A :class:`Snapshot` per phase; :func:`picture` draws them with matplotlib, :func:`figure` with
-plotly, for :class:`lucir_edu.lab.panels.SpherePanel` to turn. Old classes are blue circles on solid lines, new ones orange diamonds
-on dashed lines.
+plotly, for :class:`lucir_edu.lab.panels.SpherePanel` to turn. Old classes are blue circles on
+solid lines, new ones orange diamonds on dashed lines.
 """
 
 import itertools
