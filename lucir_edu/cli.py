@@ -157,10 +157,9 @@ def _run(options: argparse.Namespace) -> int:
                 device=options.device, watch=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
-        kept = len(runs.load(out)["phases"]) if (out / runs.RESULTS).exists() else 0
-        what = f"{kept} finished phase{'s' * (kept != 1)} kept in {out}"
+        kept = runs.kept(out)
         how = "go on with the same command" + " and --resume" * bool(kept)
-        print(f"\nlucir-edu: stopped; {what}; {how}", file=sys.stderr)
+        print(f"\nlucir-edu: stopped; {kept or 'nothing'} kept in {out}; {how}", file=sys.stderr)
         return 130
     average, final, lost = (
         run[key] for key in ("average_incremental_accuracy", "last_accuracy", "forgetting")

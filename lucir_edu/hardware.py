@@ -1,4 +1,4 @@
-"""The only room that knows on what machine it runs: device, precision, versions."""
+"""The only room that knows on what machine it runs: device, processes, precision, versions."""
 
 import contextlib
 import functools
@@ -7,10 +7,12 @@ import os
 import platform
 import subprocess
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
 
 from lucir_edu.config import DEVICES, UsageError
 
@@ -28,6 +30,13 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UsageError(f"no device {name!r}; choose one of: {', '.join(DEVICES)}")
     if not there[name]:
         raise UsageError(f"this machine has no {name} device; use --device auto")
+    if name == "cuda" and ranks() > 1:
+        wanted, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if wanted > gpus:
+            raise UsageError(
+                f"{wanted} processes for {gpus} GPUs; start torchrun with --nproc-per-node={gpus}"
+            )
+        return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
 
 
@@ -83,6 +92,86 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
+# ---- Several processes, one network -----------------------------------------------------------
+#
+# Each process takes its share of every batch through the backbone. The features are then gathered,
+# so that head, losses, memory and metrics see the whole batch in every process, as if alone.
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Work with the other processes that torchrun started, if it did; only the first one prints."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        with contextlib.ExitStack() as stack:
+            if not is_first():
+                silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stdout(silence))
+            yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def ranks() -> int:
+    """How many processes train one network together."""
+    there = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if there else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return ranks() == 1 or distributed.get_rank() == 0
+
+
+def share(rows: Tensor) -> Tensor:
+    """This process's part of a batch; all of it when there are fewer rows than processes."""
+    count = ranks()
+    if count == 1 or len(rows) < count:
+        return rows
+    return rows.tensor_split(count)[distributed.get_rank()]
+
+
+def gather(features: Tensor, total: int) -> Tensor:
+    """The features (total, d) of a batch from those of every process's :func:`share`.
+
+    A loss of all of them, equal in all processes, has the gradients of a process alone once
+    :func:`parallel` has averaged them.
+    """
+    count = ranks()
+    if count == 1 or total < count:
+        return features
+    from torch.distributed.nn.functional import all_gather
+
+    sizes = [total // count + (rank < total % count) for rank in range(count)]
+    parts = all_gather(F.pad(features, (0, 0, 0, sizes[0] - len(features))))
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def spread(net: nn.Module) -> nn.Module:
+    """The network to be trained by all processes; on GPUs its batch norms see the whole batch."""
+    if ranks() > 1 and torch.cuda.is_available():
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    return net
+
+
+def parallel(net: nn.Module) -> nn.Module:
+    """What to call for a forward pass in training, so that all processes make the same step."""
+    return nn.parallel.DistributedDataParallel(net) if ranks() > 1 else net
+
+
+def agree(net: nn.Module) -> None:
+    """Give every process the first one's running statistics."""
+    if ranks() > 1:
+        for buffer in net.buffers():
+            distributed.broadcast(buffer, 0)
+
+
+# ---- Versions ---------------------------------------------------------------------------------
+
+
 def describe(device: torch.device, precision: str) -> dict[str, str | int | None]:
     """What a result depends on beside its config."""
     from importlib.metadata import PackageNotFoundError, version
@@ -106,6 +195,7 @@ def describe(device: torch.device, precision: str) -> dict[str, str | int | None
         "device": device.type,
         "device_name": name,
         "threads": torch.get_num_threads(),
+        "processes": ranks(),
         "precision": precision,
     }
 

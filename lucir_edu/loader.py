@@ -1,5 +1,6 @@
 """Batches of images, ready for the network: normalised, on the device, channels last.
 
+Where several processes train together, each gets its share of a batch's images, and all labels.
 Tensors are augmented a batch at a time on the device; image files are read by worker processes.
 """
 
@@ -16,7 +17,7 @@ from lucir_edu.datasets import Dataset, FileSplit, Split, TensorSplit
 
 FILE_SIZE = 224  # pixels of an image file's side, after cropping
 
-Batch = tuple[Tensor, Tensor]  # images (n, channels, height, width) and labels (n,)
+Batch = tuple[Tensor, Tensor]  # images (n or this process's share, channels, height, width); (n,)
 
 
 class TensorLoader:
@@ -46,25 +47,28 @@ class TensorLoader:
         order = order.to(self.device)
         for start in range(0, n, batch_size):
             rows = slice(start, start + batch_size)
-            yield self._crop(order[rows], tops[rows], lefts[rows], flips[rows])
+            mine = (hardware.share(draws[rows]) for draws in (order, tops, lefts, flips))
+            yield self._crop(*mine), self.labels[order[rows]]
 
     def plain(
         self, indices: Tensor, batch_size: int | None = None, flip: bool = False
     ) -> Iterator[Batch]:
         """The images as they are, in the order given, or all mirrored."""
         indices = indices.to(self.device)
-        for rows in indices.split(batch_size or hardware.judging_batch(self.device)):
+        for whole in indices.split(batch_size or hardware.judging_batch(self.device)):
+            rows = hardware.share(whole)
             middle = torch.full_like(rows, self.padding)
-            yield self._crop(rows, middle, middle, torch.full_like(rows, flip, dtype=torch.bool))
+            images = self._crop(rows, middle, middle, torch.full_like(rows, flip, dtype=torch.bool))
+            yield images, self.labels[whole]
 
-    def _crop(self, rows: Tensor, tops: Tensor, lefts: Tensor, flips: Tensor) -> Batch:
+    def _crop(self, rows: Tensor, tops: Tensor, lefts: Tensor, flips: Tensor) -> Tensor:
         down = torch.arange(self.height, device=self.device)
         right = torch.arange(self.width, device=self.device)
         right = torch.where(flips[:, None], self.width - 1 - right, right)  # (n, width)
         y, x = tops[:, None] + down, lefts[:, None] + right
         pixels = self.padded[rows[:, None, None], y[:, :, None], x[:, None, :]]  # (n, h, w, c)
         images = (pixels.float() - self.mean) / self.std
-        return images.permute(0, 3, 1, 2), self.labels[rows]
+        return images.permute(0, 3, 1, 2)
 
 
 class FileLoader:

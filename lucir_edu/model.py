@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lucir_edu import hardware
 from lucir_edu.config import Config, UsageError
 from lucir_edu.losses import cosine_similarity_matrix
 from lucir_edu.memory import class_means
@@ -227,10 +228,19 @@ class IncrementalModel(nn.Module):
         self.backbone, self.head = backbone, head
         self.frozen = False
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, total: int | None = None) -> Output:
+        """The output for a batch.
+
+        Args:
+            total: images of the whole batch, of which ``images`` is this process's share; None:
+                they are all.
+        """
         features = self.backbone(images)
         with torch.autocast(features.device.type, enabled=False):  # the head needs its digits
-            return self.head(features.to(self.head.new_weight.dtype))
+            features = features.to(self.head.new_weight.dtype)
+            if total is not None:
+                features = hardware.gather(features, total)
+            return self.head(features)
 
     @property
     def num_classes(self) -> int:

@@ -1,14 +1,22 @@
-"""What a run leaves on disk: results.json, arrays.npz, and a checkpoint per phase."""
+"""What a run leaves on disk: results.json, arrays.npz, and a checkpoint per phase.
 
+Inside a long phase there is one more, ``midway.safetensors``, from which a run that was stopped
+goes on; it is gone when the phase is done.
+"""
+
+import contextlib
 import dataclasses
+import hashlib
 import json
 import math
-import tempfile
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,9 +28,10 @@ from lucir_edu.datasets import Dataset
 from lucir_edu.files import whole
 from lucir_edu.stream import Stream
 from lucir_edu.stream import make as make_stream
-from lucir_edu.trainer import Event, Measurement, PhaseEnd, State, train
+from lucir_edu.trainer import EpochEnd, Event, Measurement, Midway, PhaseEnd, State, train
 
-RESULTS, ARRAYS = "results.json", "arrays.npz"
+RESULTS, ARRAYS, MIDWAY = "results.json", "arrays.npz", "midway.safetensors"
+KEEP_EVERY = 60.0  # seconds, at the least, between two states kept inside a phase
 BY_TWO_CLASSES = ("confusion_cnn", "confusion_nme", "embedding_angles")  # arrays (P, C, C)
 BANK = Path(__file__).parents[1] / "data" / "bank"
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -93,7 +102,8 @@ def perform(
         start: a network to go on from, of the base phase, as of :func:`load_bases`.
         base: a run whose base phase is this one's too, as of :func:`same_base`; it is not learnt
             again.
-        out: a folder to write to after every phase; None writes nothing.
+        out: a folder to write to after every phase, and now and then inside one; None writes
+            nothing.
         resume: go on with the run in ``out``, if there is one.
         device: auto, cpu, cuda or mps.
         watch: is called with every event.
@@ -101,57 +111,127 @@ def perform(
     Raises:
         UsageError: ``out`` holds a run already, or another one than is to be resumed.
     """
-    out = None if out is None else Path(out)
     stream, target = make_stream(config, dataset), hardware.pick_device(device)
-    earlier = None if out is None else _earlier(out, config, stream, resume)
-    if earlier is not None and earlier.complete:
-        return earlier
     about = {
         "preset": preset,
         "method": method_of(config),
         "environment": hardware.describe(target, hardware.pick_precision(config.precision, target)),
     }
-    if earlier is not None:
-        start = load_state(out, len(earlier["phases"]) - 1)
-    elif base is not None:
-        start = dataclasses.replace(load_state(base.path, 0), exemplars=None, plane=None)
-    measurements, run = [], earlier
-    for event in train(config, dataset, device=device, start=start):
-        watch(event)
-        if isinstance(event, PhaseEnd):
-            measurement = event.measurement
-            if base is not None and measurement.phase == 0:
-                learnt = {key: base["phases"][0][key] for key in ("losses", "seconds")}
-                measurement = dataclasses.replace(measurement, **learnt)
-            measurements.append(measurement)
-            run = assemble(measurements, config, stream, earlier, **about)
-            if out is not None:
-                save_state(event, out)
-                save(run, out)
+    with contextlib.ExitStack() as stack:
+        earlier, midway = None, None
+        if out is not None:
+            out = Path(out)
+            stack.enter_context(_alone(out))
+            earlier = _earlier(out, config, stream, resume)
+            if earlier is not None and earlier.complete:
+                return earlier
+            identity = _identity(config, stream, about["environment"])
+            midway = load_midway(out, identity) if resume else None
+        if earlier is not None:
+            start = load_state(out, len(earlier["phases"]) - 1)
+        elif base is not None:
+            start = dataclasses.replace(load_state(base.path, 0), exemplars=None, plane=None)
+        if midway is not None and midway.phase != (0 if start is None else start.phase + 1):
+            midway = None  # its phase was finished after it was kept
+        writes = out is not None and hardware.is_first()
+        measurements, run, kept = [], earlier, time.monotonic()
+        for event in train(config, dataset, device=device, start=start, midway=midway):
+            if isinstance(event, PhaseEnd):
+                measurement = event.measurement
+                if base is not None and measurement.phase == 0:
+                    learnt = {key: base["phases"][0][key] for key in ("losses", "seconds")}
+                    measurement = dataclasses.replace(measurement, **learnt)
+                measurements.append(measurement)
+                run = assemble(measurements, config, stream, earlier, **about)
+                if writes:
+                    with _told(out):
+                        save_state(event, out)
+                        save(run, out)
+                        (out / MIDWAY).unlink(missing_ok=True)
+            elif isinstance(event, EpochEnd) and writes and time.monotonic() - kept >= KEEP_EVERY:
+                with _told(out):
+                    save_midway(event.midway(), identity, out)
+                kept = time.monotonic()
+            watch(event)
     return run
+
+
+def kept(out: Path) -> str:
+    """In words, what a run that was stopped has left in its folder; "" when that is nothing."""
+    phases = len(load(out)["phases"]) if (out / RESULTS).exists() else 0
+    words = [f"{phases} finished phase{'s' * (phases != 1)}"] if phases else []
+    with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError):
+        with safe_open(out / MIDWAY, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+        if about["phase"] == phases:
+            words.append(f"{about['epoch']} epoch{'s' * (about['epoch'] != 1)} of phase {phases}")
+    return " and ".join(words)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; those who train this one together are not others."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; choose another --out")
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if hardware.is_first():
+            lock.acquire()
+            for forgotten in out.glob(".*.tmp"):  # by one that was killed while it wrote
+                forgotten.unlink()
+    except Timeout:
+        raise UsageError(
+            f"another run is writing to {out}; wait until it has ended, or choose another --out"
+        ) from None
+    except OSError as error:
+        if not (out / RESULTS).exists():  # else it may be complete, and nothing to write
+            raise UsageError(
+                f"cannot write to {out} ({error.strerror}); choose another --out"
+            ) from None
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                os.unlink(lock.lock_file)
+            lock.release()
+
+
+@contextlib.contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """A disk that is full, or was taken away, is no fault of the program."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"cannot write to {out} ({reason}); mend that and go on with --resume: "
+            f"{kept(out) or 'nothing'} is kept"
+        ) from None
+
+
+def _identity(config: Config, stream: Stream, environment: Mapping[str, Any]) -> str:
+    """What has to be the same for a training to go on in the middle of a phase."""
+    machine = {key: environment[key] for key in ("code", "torch", "device", "precision")}
+    about = [config.to_dict(), stream.dataset.fingerprint, machine]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _earlier(out: Path, config: Config, stream: Stream, resume: bool) -> Run | None:
     """The run to go on with, if any; complains if ``out`` may not be used."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; choose another --out")
-    if not (out / RESULTS).exists():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=out).close()
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {out} ({error.strerror}); choose another --out"
-            ) from None
-        return None
-    if not resume:
+    there = [name for name in (RESULTS, MIDWAY) if (out / name).exists()]
+    if there and not resume:
         raise UsageError(
             f"{out} holds a run already; add --resume to go on, or choose another --out"
         )
+    if RESULTS not in there:
+        return None
     earlier, wanted = load(out), config.to_dict()
-    changed = [key for key in wanted if earlier["config"].get(key) != wanted[key]]
+    had = Config.from_dict(earlier["config"]).to_dict()
+    changed = [key for key in wanted if had[key] != wanted[key]]
     if changed:
-        was = ", ".join(f"{key}={earlier['config'].get(key)}" for key in changed)
+        was = ", ".join(f"{key}={had[key]}" for key in changed)
         raise UsageError(f"{out} holds a run with other settings ({was}); choose another --out")
     if earlier["data_fingerprint"] != stream.dataset.fingerprint:
         raise UsageError(f"{out} holds a run on other data; choose another --out")
@@ -234,6 +314,27 @@ def save_state(event: PhaseEnd, folder: Path) -> None:
     tensors["plane"] = event.plane.contiguous().cpu()
     with whole(folder / _state_name(event.measurement.phase)) as temporary:
         save_file(tensors, temporary)
+
+
+def save_midway(midway: Midway, identity: str, folder: Path) -> None:
+    """Write ``midway.safetensors``: where the training of a phase stands."""
+    about = dataclasses.asdict(dataclasses.replace(midway, tensors={}))
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in midway.tensors.items()}
+    with whole(folder / MIDWAY) as temporary:
+        save_file(tensors, temporary, {"about": json.dumps(about), "identity": identity})
+
+
+def load_midway(folder: Path, identity: str) -> Midway | None:
+    """What :func:`save_midway` wrote; None when there is nothing of this very training."""
+    try:
+        with safe_open(folder / MIDWAY, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("identity") != identity:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Midway(**{**json.loads(metadata["about"]), "tensors": tensors})
+    except (OSError, SafetensorError):
+        return None
 
 
 def load(folder: str | Path) -> Run:

@@ -3,9 +3,10 @@
 Plots, panels, files and tests only consume events; every event is a place to stop.
 """
 
-import math
+import copy
+import functools
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,6 +58,7 @@ class EpochEnd:
     train_accuracy: float  # percent, of augmented images as they were learnt
     learning_rate: float
     model: IncrementalModel
+    midway: Callable[[], "Midway"]  # where the training stands, should it have to go on from here
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Measurement:
     eta: float | None  # the cosine head's scale
     exemplars: int  # images in memory, after the phase
     seconds: float
-    losses: dict[str, list[float | None]]  # each term's mean over every epoch; None: not finite
+    losses: dict[str, list[float]]  # each term's mean over every epoch
     # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; embedding_angles (C, C),
     # whole degrees between class embeddings; weight_norms, biases, mean_logits and logit_sds (C,),
     # the last two over all test images; positions (C, SAMPLE, 2), the directions of features of
@@ -118,7 +120,19 @@ class State:
     source: str = "the state"  # what to call it when it does not fit
 
 
+@dataclass(frozen=True)
+class Midway:
+    """Where to go on inside a phase: the end of one of its epochs, before class-balance tuning."""
+
+    phase: int
+    epoch: int
+    seconds: float  # that the phase has taken so far
+    losses: dict[str, list[float]]  # as of Measurement
+    tensors: dict[str, Tensor]  # model.…, of state_dict; momentum.NN; generator, of the batches
+
+
 SAMPLE = 3  # test images of each class whose positions are kept
+LOOK_EVERY = 100  # steps, at the longest, until a loss that is no number is noticed
 
 # ---- Training ---------------------------------------------------------------------------------
 
@@ -132,6 +146,7 @@ def train(
     *,
     device: str = "auto",
     start: State | None = None,
+    midway: Midway | None = None,
     objective: Objective | None = None,
 ) -> Iterator[Event]:
     """Learn a data set phase by phase.
@@ -140,10 +155,11 @@ def train(
         dataset: as of :func:`lucir_edu.datasets.load`.
         device: auto, cpu, cuda or mps.
         start: go on from here; the first :class:`PhaseEnd` is then that of this phase.
+        midway: go on inside the phase after ``start``'s, or inside the base phase without it.
         objective: what to minimise instead of :func:`objective`, with the same arguments.
 
     Raises:
-        UsageError: ``start`` does not fit the config.
+        UsageError: ``start`` or ``midway`` does not fit the config, or a loss is no number.
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
@@ -154,7 +170,8 @@ def train(
     if start is not None:
         yield from learner.resume(start)
     for phase in learner.stream.phases[0 if start is None else start.phase + 1 :]:
-        yield from learner.learn(phase)
+        yield from learner.learn(phase, midway)
+        midway = None
 
 
 class Learner:
@@ -177,29 +194,30 @@ class Learner:
         base = self.stream.phases[0].num_new
         channels = len(ordered.mean)
         net = model.build(config, base, channels, _seed(config, 0))
-        self.net = net.to(device, memory_format=torch.channels_last)
+        self.net = hardware.spread(net.to(device, memory_format=torch.channels_last))
         self.plane: Tensor | None = None
-        self.losses: dict[str, list[float | None]] = {}  # of the present phase
+        self.losses: dict[str, list[float]] = {}  # of the present phase
+        self.began = time.perf_counter()  # the present phase
 
-    def learn(self, phase: Phase) -> Iterator[Event]:
-        """One phase: grow, learn, choose exemplars, judge."""
-        config, began, self.losses = self.config, time.perf_counter(), {}
+    def learn(self, phase: Phase, midway: Midway | None = None) -> Iterator[Event]:
+        """One phase, or what is left of it: grow, learn, choose exemplars, judge."""
+        config, self.began, self.losses = self.config, time.perf_counter(), {}
         teacher = None
         if phase.num_old:
             if config.needs_teacher:
                 teacher = self.net.teacher()
-            self.grow(phase)
+            self.grow(phase, imprinted=None if midway is None else False)
         indices = torch.cat([phase.train, self.memory.indices])
         steps = config.epochs * -(-len(indices) // config.batch_size)
         yield PhaseStart(
             phase.number, len(self.stream.phases), phase.num_old, phase.num_new,
             len(phase.train), len(self.memory.indices), config.epochs, steps,
         )  # fmt: skip
-        yield from self.fit(phase, indices, teacher)
+        yield from self.fit(phase, indices, teacher, midway)
         self.choose_exemplars(phase)
         if config.balanced_finetune and phase.num_old and len(self.memory.indices):
             yield from self.fit(phase, self.memory.indices, teacher, balanced=True)
-        measurement = yield from self.measure(phase, began)
+        measurement = yield from self.measure(phase)
         yield PhaseEnd(measurement, self.net, self.memory, self.plane)
 
     def fit(
@@ -207,14 +225,16 @@ class Learner:
         phase: Phase,
         indices: Tensor,
         teacher: IncrementalModel | None,
+        midway: Midway | None = None,
         balanced: bool = False,
     ) -> Iterator[Event]:
         """Minimise the objective on some training images.
 
         Args:
+            midway: go on from there.
             balanced: tune the head alone, all of it, at a low rate (class-balance finetune).
         """
-        config, net = self.config, self.net
+        config, net, forward = self.config, self.net, hardware.parallel(self.net)
         generator = torch.Generator().manual_seed(_seed(config, phase.number, balanced))
         epochs = config.balanced_epochs if balanced else config.epochs
         if balanced:
@@ -231,45 +251,107 @@ class Learner:
             fused=self.device.type in ("cpu", "cuda"),
         )
         steps_per_epoch = -(-len(indices) // config.batch_size)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: (
-                0.1 ** (2 * (step // steps_per_epoch) >= epochs)
-                if balanced
-                else learning_rate(config, step, steps_per_epoch)
-            ),
-        )
-        step = 0
-        for epoch in range(1, epochs + 1):
+
+        def rate(step: int) -> float:
+            if balanced:
+                return config.balanced_lr * 0.1 ** (2 * (step // steps_per_epoch) >= epochs)
+            return config.lr * learning_rate(config, step, steps_per_epoch)
+
+        done = 0
+        if midway is not None:
+            self.take_over(midway, optimizer, generator)
+            done = midway.epoch
+        step = done * steps_per_epoch
+        for epoch in range(done + 1, epochs + 1):
             net.train()
             if balanced:
                 net.backbone.eval()
             sums: dict[str, Tensor] = {}
-            correct = torch.zeros((), device=self.device)
-            rate = optimizer.param_groups[0]["lr"]
+            correct, recent = torch.zeros((), device=self.device), []
+            first_rate = rate(step)
             for images, targets in self.train_images.augmented(
                 indices, config.batch_size, generator
             ):
                 with hardware.autocast(self.device, self.precision):
-                    output = net(images)
+                    output = forward(images, len(targets))
                     with torch.no_grad():
-                        old = None if teacher is None else teacher(images)
+                        old = None if teacher is None else teacher(images, len(targets))
                 terms = (self.objective or objective)(config, output, targets, old, phase.num_old)
+                optimizer.param_groups[0]["lr"] = rate(step)
                 optimizer.zero_grad()
                 torch.stack(list(terms.values())).sum().backward()
                 optimizer.step()
-                schedule.step()
                 step += 1
                 terms = {name: term.detach() for name, term in terms.items()}
+                recent.append(terms)
+                if len(recent) == LOOK_EVERY:
+                    self.look(recent, phase, step)
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 correct += (output.logits.detach().argmax(dim=1) == targets).sum()
                 yield StepEnd(phase.number, epoch, step, terms)
+            self.look(recent, phase, step)
             means = {name: total.item() / steps_per_epoch for name, total in sums.items()}
             for name, mean in means.items():
-                rounded = round(mean, 5) if math.isfinite(mean) else None
-                self.losses.setdefault(name, []).append(rounded)
+                self.losses.setdefault(name, []).append(round(mean, 5))
             share = 100 * correct.item() / len(indices)
-            yield EpochEnd(phase.number, epoch, means, share, rate, net)
+            here = functools.partial(self.where, phase, epoch, optimizer, generator)
+            yield EpochEnd(phase.number, epoch, means, share, first_rate, net, here)
+        hardware.agree(net)
+
+    def where(
+        self,
+        phase: Phase,
+        epoch: int,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> Midway:
+        """Where the training stands at the end of an epoch."""
+        tensors = {f"model.{name}": t for name, t in self.net.state_dict().items()}
+        (group,) = optimizer.param_groups
+        for number, parameter in enumerate(group["params"]):
+            buffer = optimizer.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{number:03d}"] = buffer
+        tensors["generator"] = generator.get_state()
+        return Midway(
+            phase.number, epoch, time.perf_counter() - self.began, copy.deepcopy(self.losses),
+            tensors,
+        )  # fmt: skip
+
+    def take_over(
+        self, midway: Midway, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> None:
+        """The inverse of :meth:`where`."""
+        weights = {
+            name.removeprefix("model."): tensor
+            for name, tensor in midway.tensors.items()
+            if name.startswith("model.")
+        }
+        self.load(weights, "the state inside the phase")
+        (group,) = optimizer.param_groups
+        for number, parameter in enumerate(group["params"]):
+            buffer = midway.tensors.get(f"momentum.{number:03d}")
+            if buffer is not None:
+                optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter)
+        generator.set_state(midway.tensors["generator"])
+        self.losses = copy.deepcopy(midway.losses)
+        self.began -= midway.seconds
+
+    def look(self, recent: list[dict[str, Tensor]], phase: Phase, step: int) -> None:
+        """Make sure that all losses of the last steps are numbers, and forget them.
+
+        Now and then, for each look waits for the device.
+        """
+        for name in recent[0] if recent else ():
+            fine = torch.stack([terms[name] for terms in recent]).isfinite().tolist()
+            if not all(fine):
+                raise UsageError(
+                    f"the loss is no number any more: {name.replace('_', ' ')} in phase "
+                    f"{phase.number}, step {step - len(fine) + 1 + fine.index(False)}; most likely "
+                    f"the steps are too large: lower lr={self.config.lr} or raise "
+                    f"warmup={self.config.warmup} (phases before this one are kept)"
+                )
+        recent.clear()
 
     def grow(self, phase: Phase, imprinted: bool | None = None) -> None:
         """Make room in the head for the phase's new classes."""
@@ -295,17 +377,11 @@ class Learner:
 
     def resume(self, start: State) -> Iterator[Event]:
         """Take over a network that has learnt all phases up to ``start.phase``."""
-        began = time.perf_counter()
+        self.began = time.perf_counter()
         phases = self.stream.phases[: start.phase + 1]
         for phase in phases[1:]:
             self.grow(phase, imprinted=False)
-        try:
-            self.net.load_state_dict(start.weights)
-        except RuntimeError:
-            raise UsageError(
-                f"{start.source} is of another network than the settings ask for; "
-                f"start anew, or with the settings it was made with"
-            ) from None
+        self.load(start.weights, start.source)
         if start.exemplars is not None:
             self.memory.ranked = list(start.exemplars)
         else:
@@ -313,8 +389,22 @@ class Learner:
                 self.choose_exemplars(phase)
                 yield Pause(phase.number)
         self.plane = None if start.plane is None else start.plane.to(self.device)
-        measurement = yield from self.measure(phases[-1], began)
+        measurement = yield from self.measure(phases[-1])
         yield PhaseEnd(measurement, self.net, self.memory, self.plane)
+
+    def load(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Give the network its weights.
+
+        Raises:
+            UsageError: they are another network's; ``source`` says whence they came.
+        """
+        try:
+            self.net.load_state_dict(weights)
+        except RuntimeError:
+            raise UsageError(
+                f"{source} is of another network than the settings ask for; "
+                f"start anew, or with the settings it was made with"
+            ) from None
 
     # ---- Looking at the network -----------------------------------------------------------------
 
@@ -338,12 +428,12 @@ class Learner:
         features, labels = (torch.cat(parts) for parts in zip(*views, strict=True))
         return memory.class_means(features, labels, num_classes)
 
-    def measure(self, phase: Phase, began: float) -> Generator[Pause, None, Measurement]:
+    def measure(self, phase: Phase) -> Generator[Pause, None, Measurement]:
         """Judge the network on the test images of all classes seen."""
         seen, num_old, head = phase.num_seen, phase.num_old, self.net.head
         batches = []
         for images, labels in self.test_images.plain(phase.test):
-            batches.append((evaluate(self.net, images, self.precision), labels))
+            batches.append((evaluate(self.net, images, self.precision, len(labels)), labels))
             yield Pause(phase.number)
         output, targets = joined(batches)
         positions = self.positions(output.features, targets, seen)
@@ -381,7 +471,7 @@ class Learner:
             weight_norm_new=float(norms[num_old:].mean()),
             eta=head.eta.item() if isinstance(head, model.CosineHead) else None,
             exemplars=len(self.memory.indices),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - self.began,
             losses=self.losses,
             arrays=arrays,
         )
@@ -439,12 +529,14 @@ def objective(
 
 
 @torch.no_grad()
-def evaluate(net: IncrementalModel, images: Tensor, precision: str = "float32") -> Output:
-    """A network's output for a batch, in evaluation mode."""
+def evaluate(
+    net: IncrementalModel, images: Tensor, precision: str = "float32", total: int | None = None
+) -> Output:
+    """A network's output for a batch, in evaluation mode; ``total`` as for its ``forward``."""
     was_training = net.training
     net.eval()
     with hardware.autocast(images.device, precision):
-        output = net(images)
+        output = net(images, total)
     net.train(was_training)
     return output
 
@@ -457,7 +549,8 @@ def predict(
     flip: bool = False,
 ) -> tuple[Output, Tensor]:
     """A network's output for some images, in evaluation mode, and their labels."""
-    return joined([(evaluate(net, x, precision), y) for x, y in images.plain(indices, flip=flip)])
+    batches = images.plain(indices, flip=flip)
+    return joined([(evaluate(net, x, precision, len(y)), y) for x, y in batches])
 
 
 def joined(batches: Sequence[tuple[Output, Tensor]]) -> tuple[Output, Tensor]:

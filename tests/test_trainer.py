@@ -724,7 +724,7 @@ def test_judging_leaves_the_network_as_it_was(config, dataset):
     for mode in (True, False):
         learner.net.train(mode)
         before = copied(learner.net)
-        for _ in learner.measure(learner.stream.phases[0], 0.0):
+        for _ in learner.measure(learner.stream.phases[0]):
             assert learner.net.training is mode
         assert learner.net.training is mode and same(copied(learner.net), before)
 
