@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return options.command(options) or 0
     except UsageError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(2)  # what is everyone's mistake the first process tells, and ends us
         print(f"lucir-edu: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
@@ -146,21 +149,25 @@ def _run(options: argparse.Namespace) -> int:
     method = changes.get("method", configs.method_of(config))
     out = options.out or Path("runs") / options.preset / f"{method}-seed{config.seed}"
 
-    from lucir_edu import datasets, runs
+    from lucir_edu import datasets, hardware, runs
     from lucir_edu.progress import Progress
 
-    dataset = datasets.load(config, options.data_root)
     try:
-        with Progress() as progress:
+        with hardware.together(), Progress(hidden=not hardware.is_first()) as progress:
             run = runs.perform(
-                config, dataset, preset=options.preset, out=out, resume=options.resume,
-                device=options.device, watch=progress,
+                config, datasets.load(config, options.data_root), preset=options.preset, out=out,
+                resume=options.resume, device=options.device, watch=progress,
             )  # fmt: skip
+            _print_summary(run, out)
     except KeyboardInterrupt:
         kept = runs.kept(out)
         how = "go on with the same command" + " and --resume" * bool(kept)
         print(f"\nlucir-edu: stopped; {kept or 'nothing'} kept in {out}; {how}", file=sys.stderr)
         return 130
+    return 0
+
+
+def _print_summary(run: dict, out: Path) -> None:
     average, final, lost = (
         run[key] for key in ("average_incremental_accuracy", "last_accuracy", "forgetting")
     )
@@ -170,8 +177,7 @@ def _run(options: argparse.Namespace) -> int:
             f"{values[kind]:6.2f}" if values[kind] is not None else "     –" for kind in values
         ]
         print(f"{name:10s} {' '.join(shown)}")
-    print(f"\n{options.preset}, {run['method']}, seed {config.seed}; results are in {out}")
-    return 0
+    print(f"\n{run['preset']}, {run['method']}, seed {run['seed']}; results are in {out}")
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -137,16 +137,20 @@ def share(rows: Tensor) -> Tensor:
 def gather(features: Tensor, total: int) -> Tensor:
     """The features (total, d) of a batch from those of every process's :func:`share`.
 
-    A loss of all of them, equal in all processes, has the gradients of a process alone once
-    :func:`parallel` has averaged them.
+    All processes compute the same loss of them; a process's own share gets its gradient times the
+    number of processes, so that the mean over processes which :func:`parallel` takes is the
+    gradient of a process alone.
     """
     count = ranks()
     if count == 1 or total < count:
         return features
-    from torch.distributed.nn.functional import all_gather
-
     sizes = [total // count + (rank < total % count) for rank in range(count)]
-    parts = all_gather(F.pad(features, (0, 0, 0, sizes[0] - len(features))))
+    mine = F.pad(features, (0, 0, 0, sizes[0] - len(features)))
+    parts = [torch.empty_like(mine) for _ in sizes]
+    distributed.all_gather(parts, mine.detach())
+    if mine.requires_grad:
+        mine.register_hook(lambda gradient: count * gradient)
+    parts[distributed.get_rank()] = mine
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 

@@ -13,10 +13,11 @@ class Progress:
 
     Args:
         table: whether to print the table's lines, to standard output; bars go to standard error.
+        hidden: show no bar.
     """
 
-    def __init__(self, table: bool = True) -> None:
-        self.table = table
+    def __init__(self, table: bool = True, hidden: bool = False) -> None:
+        self.table, self.hidden = table, hidden
         self._bar: tqdm | None = None
         self._headed = False
 
@@ -25,6 +26,7 @@ class Progress:
             self.close()
             self._bar = tqdm(
                 total=event.steps,
+                disable=self.hidden,
                 desc=f"phase {event.phase} of {event.phases - 1}",
                 unit="step",
                 leave=False,
