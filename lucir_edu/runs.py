@@ -353,7 +353,10 @@ def load(folder: str | Path) -> Run:
         run = Run(results, arrays, folder)
         Config.from_dict(run["config"])
         count = len(run["phases"])
-        if any(len(values) != count for values in arrays.values()) or not run["bounds"]:
+        if all(len(values) == count + 1 for values in arrays.values()):
+            # killed in save, between the one file and the other
+            run.arrays = {name: values[:count] for name, values in arrays.items()}
+        elif any(len(values) != count for values in arrays.values()) or not run["bounds"]:
             raise ValueError("the files do not belong together")
     except Exception as error:  # JSON, zip, zlib and numpy each have their own
         reason = " ".join(str(error).split())[:120]

@@ -332,7 +332,9 @@ class Learner:
         for number, parameter in enumerate(group["params"]):
             buffer = midway.tensors.get(f"momentum.{number:03d}")
             if buffer is not None:
-                optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter)
+                # in the parameter's layout, for the fused step goes through both as they lie
+                like = torch.empty_like(parameter, requires_grad=False).copy_(buffer)
+                optimizer.state[parameter]["momentum_buffer"] = like
         generator.set_state(midway.tensors["generator"])
         self.losses = copy.deepcopy(midway.losses)
         self.began -= midway.seconds
@@ -342,15 +344,18 @@ class Learner:
 
         Now and then, for each look waits for the device.
         """
-        for name in recent[0] if recent else ():
-            fine = torch.stack([terms[name] for terms in recent]).isfinite().tolist()
-            if not all(fine):
-                raise UsageError(
-                    f"the loss is no number any more: {name.replace('_', ' ')} in phase "
-                    f"{phase.number}, step {step - len(fine) + 1 + fine.index(False)}; most likely "
-                    f"the steps are too large: lower lr={self.config.lr} or raise "
-                    f"warmup={self.config.warmup} (phases before this one are kept)"
-                )
+        if not recent:
+            return
+        names = list(recent[0])
+        fine = torch.stack([torch.stack(list(terms.values())) for terms in recent]).isfinite()
+        if not fine.all():
+            which, term = (~fine).nonzero()[0].tolist()  # the first step, and its first term
+            raise UsageError(
+                f"the loss is no number any more: {names[term].replace('_', ' ')} in phase "
+                f"{phase.number}, step {step - len(recent) + 1 + which}; most likely the steps are "
+                f"too large: lower lr={self.config.lr} or raise warmup={self.config.warmup} "
+                f"(phases before this one are kept)"
+            )
         recent.clear()
 
     def grow(self, phase: Phase, imprinted: bool | None = None) -> None:
@@ -410,8 +415,11 @@ class Learner:
 
     def embed(self, indices: Tensor, flip: bool = False) -> tuple[Tensor, Tensor]:
         """Features (n, d) and labels (n,) of training images, without augmentation."""
-        output, labels = self.predict(self.train_images, indices, flip)
-        return output.features, labels
+        features, every = [], []  # and no logits: of a thousand classes they are the larger part
+        for images, labels in self.train_images.plain(indices, flip=flip):
+            features.append(evaluate(self.net, images, self.precision, len(labels)).features)
+            every.append(labels)
+        return torch.cat(features), torch.cat(every)
 
     def predict(
         self, images: loader.Loader, indices: Tensor, flip: bool = False

@@ -1,0 +1,317 @@
+"""Nothing is lost: killed at any moment, interrupted, a full disk, two runs into one folder."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lucir_edu import cli, runs, trainer
+from lucir_edu.config import UsageError
+from lucir_edu.runs import perform
+from lucir_edu.trainer import EpochEnd, PhaseEnd, PhaseStart, StepEnd, train
+
+KILLS = 50
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop(kind, phase, number=1):
+    """A watcher that stops at the so-manieth event of a kind in a phase."""
+    seen = []
+
+    def watch(event):
+        if isinstance(event, kind) and event.phase == phase:
+            seen.append(event)
+            if len(seen) == number:
+                raise Stopped
+
+    return watch
+
+
+def figures(run):
+    """All that is measured, without the clock."""
+    phases = [{**phase, "seconds": None} for phase in run["phases"]]
+    return {**run, "phases": phases}, {name: a.tobytes() for name, a in run.arrays.items()}
+
+
+def exemplars(folder):
+    return [e.tolist() for e in runs.load_state(folder, 2).exemplars]
+
+
+@pytest.fixture
+def settings(make_config):
+    return make_config(epochs=4, warmup=0.3)
+
+
+@pytest.fixture
+def whole(settings, dataset, tmp_path):
+    """A run left alone, and its folder."""
+    folder = tmp_path / "whole"
+    return perform(settings, dataset, out=folder, device="cpu"), folder
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(runs, "KEEP_EVERY", 0.0)
+
+
+# ---- Going on ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [0, 1, 2])
+@pytest.mark.parametrize("setting", ["lucir", "replay", "balanced"])
+def test_a_phase_goes_on_from_its_last_epoch_kept(
+    phase, setting, settings, dataset, tmp_path, often
+):
+    changes = {
+        "lucir": {},
+        "replay": {"cosine": False, "less_forget": False, "margin_ranking": False},
+        "balanced": {"balanced_finetune": True, "balanced_epochs": 2},
+    }[setting]
+    config = type(settings).from_dict({**settings.to_dict(), **changes})
+    alone = perform(config, dataset, out=tmp_path / "alone", device="cpu")
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        perform(config, dataset, out=out, device="cpu", watch=stop(EpochEnd, phase, 3))
+    assert runs.kept(out).endswith(f"3 epochs of phase {phase}")
+    events = []
+    run = perform(config, dataset, out=out, device="cpu", resume=True, watch=events.append)
+    learnt = [(e.phase, e.epoch) for e in events if isinstance(e, EpochEnd)]
+    assert learnt[0] == (phase, 4), "epochs are learnt again"
+    assert figures(run) == figures(alone)
+    assert exemplars(out) == exemplars(tmp_path / "alone")
+    assert not (out / runs.MIDWAY).exists()
+    assert runs.kept(out) == "3 finished phases"
+
+
+def test_seconds_go_on_too(settings, dataset, tmp_path, often):
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
+    identity = runs.safe_open(tmp_path / runs.MIDWAY, "pt").metadata()["identity"]
+    midway = runs.load_midway(tmp_path, identity)
+    late = type(midway)(**{**vars(midway), "seconds": 1000.0})
+    runs.save_midway(late, identity, tmp_path)
+    run = perform(settings, dataset, out=tmp_path, device="cpu", resume=True)
+    assert 1000 < run["phases"][0]["seconds"] < 1100
+    assert run["phases"][1]["seconds"] < 100
+
+
+def test_a_state_of_another_training_is_not_gone_on_from(settings, dataset, tmp_path, often):
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
+    other = type(settings).from_dict({**settings.to_dict(), "lr": 0.01})
+    run = perform(other, dataset, out=tmp_path, device="cpu", resume=True)
+    assert figures(run) == figures(perform(other, dataset, device="cpu"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_damaged_state_costs_its_phase_alone(whole, settings, dataset, tmp_path, often, damage):
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=out, device="cpu", watch=stop(EpochEnd, 1, 3))
+    content = (out / runs.MIDWAY).read_bytes()
+    (out / runs.MIDWAY).write_bytes(content[:-100] if damage is None else damage)
+    events = []
+    run = perform(settings, dataset, out=out, device="cpu", resume=True, watch=events.append)
+    assert figures(run) == figures(whole[0])
+    learnt = [(e.phase, e.epoch) for e in events if isinstance(e, EpochEnd)]
+    assert learnt[0] == (1, 1)
+
+
+def test_short_phases_leave_no_state(settings, dataset, tmp_path):
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 4))
+    assert not (tmp_path / runs.MIDWAY).exists() and runs.kept(tmp_path) == ""
+
+
+def test_a_state_inside_the_base_phase_is_not_overwritten(settings, dataset, tmp_path, often):
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 2))
+    with pytest.raises(UsageError, match="--resume"):
+        perform(settings, dataset, out=tmp_path, device="cpu")
+
+
+# ---- Killed -----------------------------------------------------------------------------------
+
+
+def test_killed_at_any_moment_a_run_ends_as_if_left_alone(
+    whole, settings, dataset, tmp_path, often
+):
+    """Processes are forked, killed at random moments and followed by others, until one ends."""
+    alone, _ = whole
+    clock = time.perf_counter()
+    perform(settings, dataset, out=tmp_path / "timed", device="cpu")
+    seconds = time.perf_counter() - clock
+    chance = random.Random(0)
+    kills = within = unfinished = number = 0
+    while kills < KILLS:
+        out, number = tmp_path / f"out {number}", number + 1
+        for _ in range(40):
+            child = os.fork()
+            if not child:
+                torch.set_num_threads(1)
+                perform(settings, dataset, out=out, device="cpu", resume=True)
+                os._exit(0)
+            time.sleep(chance.uniform(0, 0.7 * seconds))
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            if not os.WIFSIGNALED(status):
+                break
+            kills += 1
+            within += "epoch" in runs.kept(out)
+            unfinished += any(out.glob(".*.tmp"))
+        run = perform(settings, dataset, out=out, device="cpu", resume=True)
+        assert figures(run) == figures(alone)
+        assert exemplars(out) == exemplars(tmp_path / "whole")
+        assert not any(out.glob(".*"))
+    assert within > KILLS / 5, "too few were killed inside a phase"
+    assert unfinished, "none was killed while it wrote"
+
+
+# ---- The folder -------------------------------------------------------------------------------
+
+
+def test_arrays_written_before_a_kill_do_not_cost_the_run(whole, settings, dataset, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=out, device="cpu", watch=stop(PhaseStart, 2))
+    (out / runs.ARRAYS).write_bytes((whole[1] / runs.ARRAYS).read_bytes())
+    half = runs.load(out)
+    assert len(half["phases"]) == 2 and {len(a) for a in half.arrays.values()} == {2}
+    assert figures(perform(settings, dataset, out=out, device="cpu", resume=True)) == figures(
+        whole[0]
+    )
+
+
+def test_two_runs_do_not_share_a_folder(settings, dataset, tmp_path):
+    def meanwhile(event):
+        if isinstance(event, PhaseStart):
+            with pytest.raises(UsageError, match="another run is writing"):
+                perform(settings, dataset, out=tmp_path, device="cpu", resume=True)
+
+    run = perform(settings, dataset, out=tmp_path, device="cpu", watch=meanwhile)
+    assert run.complete
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "arrays.npz", *(f"phase_0{t}.safetensors" for t in range(3)), "results.json"
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of a megabyte, or, where none can be mounted, a limit on what a file may hold."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True
+    ).returncode
+    yield folder, mounted
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_keeps_what_is_there(whole, settings, dataset, small_disk, monkeypatch, often):
+    disk, mounted = small_disk
+    out = disk / "run"
+    full = [mounted]
+    if not mounted:  # then the disk is full from the second phase on
+
+        def save_file(tensors, path, *more):
+            if full[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return save(tensors, path, *more)
+
+        save = runs.save_file
+        monkeypatch.setattr(runs, "save_file", save_file)
+
+    ballast = disk / "ballast"
+
+    def fill(event):
+        if isinstance(event, PhaseEnd) and event.measurement.phase == 0:
+            full[0] = True
+            if mounted:
+                with open(ballast, "wb", buffering=0) as file, pytest.raises(OSError):
+                    while file.write(b"x" * 4096):
+                        pass
+
+    with pytest.raises(UsageError) as told:
+        perform(settings, dataset, out=out, device="cpu", watch=fill)
+    assert "No space left" in str(told.value) and "1 finished phase is kept" in str(told.value)
+    assert runs.load(out)["phases"] == figures_of_first(whole[0], out)
+    full[0] = False
+    ballast.unlink(missing_ok=True)
+    run = perform(settings, dataset, out=out, device="cpu", resume=True)
+    assert figures(run) == figures(whole[0])
+    assert not any(out.glob(".*"))
+
+
+def figures_of_first(run, out):
+    """The first phase of a run, with the seconds that a folder's run has."""
+    return [{**run["phases"][0], "seconds": runs.load(out)["phases"][0]["seconds"]}]
+
+
+# ---- Training that goes wrong -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run_and_says_where(
+    settings, dataset, tmp_path, monkeypatch, value
+):
+    monkeypatch.setattr(trainer, "LOOK_EVERY", 2)
+    calls = []
+    plain = trainer.losses.less_forget
+
+    def broken(*arguments):
+        calls.append(1)
+        return plain(*arguments) * (value if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(trainer.losses, "less_forget", broken)
+    steps = []
+    with pytest.raises(UsageError) as told:
+        perform(
+            settings, dataset, out=tmp_path, device="cpu",
+            watch=lambda e: isinstance(e, StepEnd) and e.phase == 1 and steps.append(e.step),
+        )  # fmt: skip
+    words = str(told.value)
+    assert "less forget in phase 1, step 4" in words and "lower lr=0.1" in words
+    assert steps[-1] <= 4, "goes on"
+    assert len(runs.load(tmp_path)["phases"]) == 1
+
+
+def test_too_large_steps_are_told_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["run", "glyphs-b50-5", "--set", "lr=1000", "--set", "train_per_class=8",
+                 "--set", "epochs=3", "--set", "width=4", "--set", "cosine=false",
+                 "--set", "weight_decay=1", "--out", "run"]  # fmt: skip
+    assert cli.main(arguments) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("lucir-edu: the loss is no number any more: cross entropy in phase 0")
+
+
+def test_what_midway_keeps_is_all_that_training_depends_on(settings, dataset):
+    """From the middle of a phase two trainings make the same steps, to the last bit."""
+    kept, losses = None, []
+    for event in train(settings, dataset, device="cpu"):
+        if isinstance(event, EpochEnd) and (event.phase, event.epoch) == (0, 2):
+            kept = event.midway()
+            kept = type(kept)(
+                **{**vars(kept), "tensors": {k: t.clone() for k, t in kept.tensors.items()}}
+            )
+        elif kept and isinstance(event, StepEnd):
+            losses.append(event.losses["cross_entropy"].item())
+        elif kept and isinstance(event, PhaseEnd):
+            break
+    again = []
+    for event in train(settings, dataset, device="cpu", midway=kept):
+        if isinstance(event, StepEnd):
+            again.append(event.losses["cross_entropy"].item())
+        elif isinstance(event, PhaseEnd):
+            break
+    assert again == losses and len(np.unique(again)) > 1
