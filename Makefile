@@ -12,7 +12,7 @@ ifeq ($(shell id -u),0)
 jupyter += --allow-root
 endif
 
-.PHONY: lab test html notebooks lint results bank
+.PHONY: lab test html notebooks lint results bank paper
 
 lab: $(ready)
 	$(jupyter) notebooks/00_start_here.ipynb
@@ -43,6 +43,30 @@ results: $(ready)  ## recompute the recorded runs on Glyphs-100, about an hour o
 
 bank: results  ## copy the base networks that the notebooks start from, and the bank
 	$(BIN)/python notebooks/sources/bank.py runs/glyphs-b50-5
+
+DATA ?= data
+SCHEDULE ?= full
+short := --set epochs=30 --set schedule=linear --set warmup=0.15
+cifar := runs/cifar100-$(SCHEDULE)
+protocol = $(BIN)/lucir-edu sweep $(1) --data-root $(DATA) --bases $(cifar) --out $(cifar)/$(1) \
+  $($(SCHEDULE)) --grid order_seed=1993,1,2
+paper: $(ready)  ## the paper's protocols on CIFAR-100: three orders, several methods; wants a GPU
+	$(call protocol,cifar100-b50-5) --grid method=lucir,icarl,replay,finetune,joint
+	$(call protocol,cifar100-2tasks) --grid method=lucir,icarl,replay
+	$(call protocol,cifar100-b50-10) --grid method=lucir,icarl,replay
+	$(call protocol,cifar100-b50-1) --grid method=lucir,icarl
+	$(call protocol,cifar100-5tasks) --grid method=lucir
+	$(call protocol,cifar100-b50-2) --grid method=lucir
+	$(call protocol,cifar100-b50-25) --grid method=lucir
+	$(call protocol,cifar100-b50-5) --grid cosine,less_forget,margin_ranking
+	$(call protocol,cifar100-b50-5) --set method=cosine --set score_distillation=true
+	$(call protocol,cifar100-b50-5) --set adaptive_lambda=false
+	$(call protocol,cifar100-b50-5) --set imprint=false
+	$(call protocol,cifar100-b50-5) --set balanced_finetune=true
+	$(call protocol,cifar100-b50-10) --set adaptive_lambda=false
+	$(call protocol,cifar100-b50-5) --grid top_k=1,5
+	$(call protocol,cifar100-b50-5) --grid margin=0.3,0.7
+	$(call protocol,cifar100-b50-5) --grid exemplars_per_class=1,5,10,50
 
 $(ready): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
