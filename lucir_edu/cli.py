@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when all went well, 2 for a user's mistake, 130 after Ctrl-C."""
     try:
         options = _parser().parse_args(arguments)
-        return options.command(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return options.command(options) or 0
     except UsageError as error:
         if os.environ.get("RANK", "0") != "0":
             time.sleep(2)  # what is everyone's mistake the first process tells, and ends us
@@ -38,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlucir-edu: stopped", file=sys.stderr)
         return 130
+
+
+def _show_warning(message: Warning, category: type, filename: str, line: int, *_: object) -> None:
+    """Ours in a line; those of libraries as usual."""
+    if category.__module__.startswith("lucir_edu"):
+        text = f"lucir-edu: warning: {message}\n"
+    else:
+        text = warnings.formatwarning(message, category, filename, line)
+    sys.stderr.write(text)
 
 
 def _parser() -> argparse.ArgumentParser:

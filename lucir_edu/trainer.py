@@ -6,6 +6,7 @@ Plots, panels, files and tests only consume events; every event is a place to st
 import copy
 import functools
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,11 @@ from lucir_edu.datasets import Dataset
 from lucir_edu.memory import Memory
 from lucir_edu.model import IncrementalModel, Output
 from lucir_edu.stream import Phase
+
+
+class TrainingWarning(UserWarning):
+    """Training goes on, but its result is hardly what was wanted."""
+
 
 # ---- Events -----------------------------------------------------------------------------------
 
@@ -447,6 +453,14 @@ class Learner:
         positions = self.positions(output.features, targets, seen)
         targets = targets.cpu().numpy()
         cnn = output.logits.argmax(dim=1).cpu().numpy()
+        if seen > 1 and len(cnn) > 1 and (cnn == cnn[0]).all():
+            warnings.warn(
+                f"after phase {phase.number} the head predicts one class, "
+                f"{self.stream.dataset.classes[cnn[0]]!r}, for all {len(cnn)} test images; most "
+                f"likely lr={self.config.lr} is too high, or there are too few steps",
+                TrainingWarning,
+                stacklevel=2,
+            )
         means = self.prototypes(seen)
         nme = None
         if means is not None:

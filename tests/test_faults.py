@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -283,6 +284,41 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_where(
     assert "less forget in phase 1, step 4" in words and "lower lr=0.1" in words
     assert steps[-1] <= 4, "goes on"
     assert len(runs.load(tmp_path)["phases"]) == 1
+
+
+def test_a_head_that_predicts_one_class_is_told(settings, dataset, monkeypatch, tmp_path, capsys):
+    plain = trainer.evaluate
+
+    def one_class(*arguments):
+        output = plain(*arguments)
+        return output._replace(
+            logits=output.logits * 0 + torch.eye(12)[2, : output.logits.shape[1]]
+        )
+
+    monkeypatch.setattr(trainer, "evaluate", one_class)
+    with pytest.warns(trainer.TrainingWarning, match="after phase 0 the head predicts one class"):
+        next(e for e in train(settings, dataset, device="cpu") if isinstance(e, PhaseEnd))
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["run", "glyphs-b50-5", "--set", "train_per_class=1", "--set", "test_per_class=1",
+                 "--set", "width=1", "--set", "base_classes=90", "--set", "epochs=1",
+                 "--set", "feature_dim=1", "--set", "lr=0.0"]  # fmt: skip
+    monkeypatch.setattr(
+        trainer,
+        "evaluate",
+        lambda *arguments: (o := plain(*arguments))._replace(logits=o.logits * 0),
+    )
+    assert cli.main(arguments) == 0
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    told = [line for line in lines if "warning: after phase" in line]
+    assert len(told) == 2 and all("lucir-edu: warning: after phase" in line for line in told)
+    assert not any("TrainingWarning" in line for line in lines)
+
+
+def test_nothing_is_told_of_a_training_that_goes_well(settings, dataset):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert perform(settings, dataset, device="cpu").complete
 
 
 def test_too_large_steps_are_told_on_the_command_line(tmp_path, monkeypatch, capsys):
