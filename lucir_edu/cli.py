@@ -298,6 +298,8 @@ def _data(options: argparse.Namespace) -> int:
         from lucir_edu.datasets import cifar
 
         cifar.fetch(root)
+    if options.dataset == "folder":
+        _list_damaged(root)
     dataset = datasets.load(preset("folder", dataset=options.dataset), root)
     train, test = len(dataset.train.labels), len(dataset.test.labels)
     print(
@@ -305,6 +307,28 @@ def _data(options: argparse.Namespace) -> int:
     )
     print(f"fingerprint {dataset.fingerprint}, in {root}")
     return 0
+
+
+def _list_damaged(root: Path) -> None:
+    import numpy as np
+
+    from lucir_edu.datasets import default_root, folder, pictures
+
+    dataset = folder.load(root)
+    paths = np.concatenate([dataset.train.paths, dataset.test.paths])
+    found = folder.damaged(paths, os.cpu_count() or 1, default_root())
+    shown = list(found.items())
+    if sys.stdout.isatty():
+        shown = shown[:20]
+    for path, reason in shown:
+        print(f"{pictures.shown(path)}: {reason}")
+    if len(shown) < len(found):
+        print(f"… and {len(found) - len(shown)} more; all of them with `| cat`")
+    if found:
+        raise UsageError(
+            f"{len(found)} of {len(paths)} images cannot be read; mend or remove them, or leave "
+            f"them out by --set damaged=skip"
+        )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ class Config:
     subset_classes: int | None = None  # this many classes, drawn with seed 1993; None: all
     train_per_class: int | None = None  # at most so many training images per class; None: all
     test_per_class: int | None = None  # the same for test images
+    damaged: str = "refuse"  # image files that cannot be read: refuse | skip (dataset=folder)
     base_classes: int | None = 50  # classes of the base phase; None: what the increments leave
     increment: int | None = 10  # new classes per later phase; None: a tenth of all
     order_seed: int | None = None  # class order; None: the data set's own, 1993: the field's
@@ -133,6 +134,7 @@ class Config:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CHOICES = {
     "dataset": ("glyphs", "cifar100", "folder"),
+    "damaged": ("refuse", "skip"),
     "backbone": ("small", "resnet20", "resnet32", "resnet18"),
     "lambda_rule": ("code", "paper"),
     "margin_reduction": ("code", "paper"),

@@ -4,8 +4,10 @@ Where several processes train together, each gets its share of a batch's images,
 Tensors are augmented a batch at a time on the device; image files are read by worker processes.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -13,9 +15,7 @@ from torch import Tensor
 
 from lucir_edu import hardware
 from lucir_edu.config import Config, UsageError
-from lucir_edu.datasets import Dataset, FileSplit, Split, TensorSplit
-
-FILE_SIZE = 224  # pixels of an image file's side, after cropping
+from lucir_edu.datasets import Dataset, FileSplit, Split, TensorSplit, pictures
 
 Batch = tuple[Tensor, Tensor]  # images (n or this process's share, channels, height, width); (n,)
 
@@ -77,17 +77,11 @@ class FileLoader:
     def __init__(
         self, split: FileSplit, dataset: Dataset, config: Config, device: torch.device
     ) -> None:
-        self.split, self.device, self.workers = split, device, config.workers
-        self.labels = split.labels
-        from torchvision.transforms import v2  # here, for it takes seconds to import
-
-        end = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-        end.append(v2.Normalize(dataset.mean, dataset.std))
-        flip = [v2.RandomHorizontalFlip()] if config.flip else []
-        plain = [v2.Resize(FILE_SIZE * 8 // 7), v2.CenterCrop(FILE_SIZE)]
-        self._augment = v2.Compose([v2.RandomResizedCrop(FILE_SIZE), *flip, *end])
-        self._plain = v2.Compose([*plain, *end])
-        self._mirrored = v2.Compose([*plain, v2.RandomHorizontalFlip(p=1), *end])
+        self.device, self.workers = device, config.workers
+        self.labels = split.labels.to(device)
+        self.mean = 255 * torch.tensor(dataset.mean, device=device)
+        self.std = 255 * torch.tensor(dataset.std, device=device)
+        self._files = _Files(split, config.flip)
 
     def augmented(
         self, indices: Tensor, batch_size: int, generator: torch.Generator
@@ -95,64 +89,70 @@ class FileLoader:
         """One epoch: shuffled, each image cropped (and flipped) at random."""
         order = indices[torch.randperm(len(indices), generator=generator)]
         seeds = torch.randint(2**31, (len(order),), generator=generator)
-        return self._batches(order, seeds, self._augment, batch_size)
+        return self._batches(order, seeds, batch_size)
 
     def plain(self, indices: Tensor, batch_size: int = 128, flip: bool = False) -> Iterator[Batch]:
         """The middle of each image, in the order given, or all mirrored."""
-        transform = self._mirrored if flip else self._plain
-        return self._batches(indices, torch.zeros_like(indices), transform, batch_size)
+        views = torch.full_like(indices, _MIRRORED if flip else _PLAIN)
+        return self._batches(indices, views, batch_size)
 
-    def _batches(
-        self, indices: Tensor, seeds: Tensor, transform: Callable, batch_size: int
-    ) -> Iterator[Batch]:
+    def _batches(self, indices: Tensor, views: Tensor, batch_size: int) -> Iterator[Batch]:
+        items = torch.stack([indices, views], dim=1).numpy()  # (n, 2)
+        starts = range(0, len(items), batch_size)
         loader = torch.utils.data.DataLoader(
-            _Files(self.split, transform),
-            sampler=list(zip(indices.tolist(), seeds.tolist(), strict=True)),
-            batch_size=batch_size,
-            num_workers=min(self.workers, -(-len(indices) // batch_size)),
+            self._files,
+            batch_sampler=[items[start : start + batch_size] for start in starts],
+            num_workers=pictures.processes(self.workers, len(starts)),
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
         )
-        for images, labels, damage in loader:
-            if damage:
-                raise UsageError(f"{damage}; mend or remove the file")
-            images = images.to(self.device, non_blocking=True)
-            yield (
-                images.contiguous(memory_format=torch.channels_last),
-                labels.to(self.device, non_blocking=True),
-            )
+        for start, pixels in zip(starts, loader, strict=True):
+            if isinstance(pixels, str):
+                raise UsageError(f"{pixels}; mend the file, and go on with --resume")
+            pixels = pixels.to(self.device, non_blocking=True)
+            images = (pixels.float() - self.mean) / self.std  # (n, height, width, 3)
+            rows = indices[start : start + batch_size].to(self.device)
+            yield images.permute(0, 3, 1, 2), self.labels[rows]
+
+
+_PLAIN, _MIRRORED = -1, -2  # views of an image; others are seeds
 
 
 class _Files(torch.utils.data.Dataset):
     """Opens one image; a seed per image makes the result the same for any number of workers."""
 
-    def __init__(self, split: FileSplit, transform: Callable) -> None:
-        self.split, self.transform = split, transform
+    def __init__(self, split: FileSplit, flip: bool) -> None:
+        from torchvision.transforms import RandomResizedCrop  # here, for it takes seconds
 
-    def __len__(self) -> int:
-        return len(self.split.paths)
+        self.paths, self.flip = split.paths, flip
+        self.crop = RandomResizedCrop(pictures.SIZE)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor | str, Tensor]:
-        index, seed = item
-        path = self.split.paths[index]
+    def __getitem__(self, item: np.ndarray) -> np.ndarray | str:
+        """Bytes (height, width, 3), or what is wrong with the file."""
+        index, view = item.tolist()
+        path = os.fsdecode(self.paths[index])
         try:
-            with Image.open(path) as image:
-                colour = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return f"{path} is not a readable image ({type(error).__name__})", torch.tensor(-1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.transform(colour), self.split.labels[index]
+            if view in (_PLAIN, _MIRRORED):
+                image, mirrored = pictures.read(path, pictures.middle), view == _MIRRORED
+            else:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(view)
+                    mirrored = self.flip and torch.rand(()).item() < 0.5
+                    image = pictures.read(path, self._part)
+        except Exception as error:  # Pillow raises many kinds
+            return f"{pictures.shown(path)} is not a readable image ({pictures.why(error)})"
+        pixels = np.asarray(image)
+        return pixels[:, ::-1] if mirrored else pixels
+
+    def _part(self, image: Image.Image) -> pictures.Box:
+        crop = self.crop
+        top, left, height, width = crop.get_params(image, crop.scale, crop.ratio)
+        return left, top, left + width, top + height
 
 
-def _collate(items: list) -> tuple[Tensor, Tensor, str]:
-    damage = next((image for image, _ in items if isinstance(image, str)), "")
-    images = [image for image, _ in items if not isinstance(image, str)]
-    return (
-        torch.stack(images) if images else torch.empty(0),
-        torch.stack([label for _, label in items]),
-        damage,
-    )
+def _collate(images: list[np.ndarray | str]) -> Tensor | str:
+    damage = next((image for image in images if isinstance(image, str)), None)
+    return torch.from_numpy(np.stack(images)) if damage is None else damage
 
 
 Loader = TensorLoader | FileLoader

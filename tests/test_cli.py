@@ -11,7 +11,6 @@ import time
 
 import pytest
 import torch
-from PIL import Image
 
 from lucir_edu import cli, runs, sweep
 from lucir_edu.config import parse
@@ -252,35 +251,6 @@ def test_data_tells_what_is_there(tmp_path):
     result = lucir_edu("data", "--data-root", "d", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "100 classes, 10000 training and 5000 test images" in result.stdout
-
-
-def test_any_folder_of_images_can_be_learnt(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 3), ("val", 2)):
-        for label in range(6):
-            folder = tmp_path / "images" / split / f"class {label}"
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = torch.randint(40 * label, 40 * label + 50, (20, 30, 3),
-                                       generator=generator)  # fmt: skip
-                image = Image.fromarray(pixels.to(torch.uint8).numpy())
-                image.save(folder / f"{number}.png")
-    result = lucir_edu(
-        "run", "folder", "--data-root", "images", "--set", "epochs=1", "--set", "base_classes=4",
-        "--set", "increment=2", "--set", "exemplars_per_class=1", "--set", "batch_size=4",
-        "--out", "run", cwd=tmp_path,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    run = runs.load(tmp_path / "run")
-    assert [phase["classes_seen"] for phase in run["phases"]] == [4, 6]
-    assert run["phases"][-1]["exemplars"] == 6
-
-    (tmp_path / "images" / "train" / "class 0" / "0.png").write_text("not a picture")
-    result = lucir_edu("run", "folder", "--data-root", "images", "--set", "epochs=1",
-                       "--set", "base_classes=4", "--set", "increment=2", "--out", "again",
-                       cwd=tmp_path)  # fmt: skip
-    assert result.returncode == 2 and "0.png is not a readable image" in result.stderr
-    assert result.stderr.splitlines()[-1].startswith("lucir-edu: ")
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):

@@ -135,7 +135,7 @@ def test_a_root_that_cannot_be_written_to_only_costs_the_rendering(tmp_path, mon
 
 def test_subset_and_limit(data):
     small = datasets.load(preset(subset_classes=20, train_per_class=7, test_per_class=3))
-    expected = np.random.RandomState(1993).choice(100, 20, replace=False)
+    expected = np.sort(np.random.RandomState(1993).choice(100, 20, replace=False))
     assert small.classes == tuple(data.classes[c] for c in expected)
     assert torch.bincount(small.train.labels).tolist() == [7] * 20
     assert torch.bincount(small.test.labels).tolist() == [3] * 20
@@ -160,13 +160,3 @@ def test_cifar_that_is_damaged_is_refused_before_it_is_opened(tmp_path):
     assert not (tmp_path / "opened").exists()
     with pytest.raises(UsageError, match="missing"):
         datasets.load(preset("cifar100-b50-5"), tmp_path / "elsewhere")
-
-
-def test_folder_needs_the_same_classes_on_both_sides(tmp_path):
-    from PIL import Image
-
-    for name in ("train/a", "train/b", "val/a", "val/c"):
-        (tmp_path / name).mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / name / "1.png")
-    with pytest.raises(UsageError, match=r"same classes; check: \['b', 'c'\]"):
-        datasets.load(preset("folder"), tmp_path)

@@ -1,5 +1,7 @@
 """Batches against a slow version that handles one image at a time."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -163,7 +165,9 @@ def test_plain_files_are_the_middle_of_the_resized_image(files, make_config):
     assert labels.equal(files.train.labels)
     for image, path in zip(images, files.train.paths, strict=True):
         with Image.open(path) as file:
-            resized = file.convert("RGB").resize((384, 256), Image.Resampling.BILINEAR)
+            white = Image.new("RGB", file.size, "white")
+            white.paste(file, mask=file.getchannel("A") if file.mode == "RGBA" else None)
+        resized = white.resize((384, 256), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized)[16:240, 80:304]).permute(2, 0, 1)
         torch.testing.assert_close(image, normalised(pixels, files), atol=0.05, rtol=0)
 
@@ -177,7 +181,7 @@ def test_mirrored_files_swap_left_and_right(files, make_config):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_file_is_named(files, make_config, workers):
-    broken = files.train.paths[2]
+    broken = os.fsdecode(files.train.paths[2])
     with open(broken, "rb") as file:
         half = file.read()[:300]
     with open(broken, "wb") as file:
@@ -189,7 +193,7 @@ def test_a_damaged_file_is_named(files, make_config, workers):
 
 
 def test_a_missing_file_is_named(files, make_config):
-    split = FileSplit(["nowhere.png"], torch.tensor([0]))
+    split = FileSplit(np.array([b"nowhere.png"]), torch.tensor([0]))
     source = loader.make(split, files, make_config(workers=0), CPU)
     with pytest.raises(UsageError, match=r"nowhere\.png is not a readable image"):
         list(source.plain(torch.tensor([0])))

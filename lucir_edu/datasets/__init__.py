@@ -40,4 +40,6 @@ def load(config: Config, root: str | Path | None = None) -> Dataset:
         dataset = folder.load(root)
     if config.subset_classes is not None:
         dataset = subset(dataset, config.subset_classes)
+    if config.dataset == "folder":
+        return folder.choose(dataset, config, root, default_root())
     return limit(dataset, config.train_per_class, config.test_per_class)
