@@ -97,22 +97,21 @@ class FileLoader:
         return self._batches(indices, views, batch_size)
 
     def _batches(self, indices: Tensor, views: Tensor, batch_size: int) -> Iterator[Batch]:
-        items = torch.stack([indices, views], dim=1).numpy()  # (n, 2)
-        starts = range(0, len(items), batch_size)
+        batches = indices.split(batch_size)
+        items = torch.stack([indices, views], dim=1).split(batch_size)  # (n, 2) each
         loader = torch.utils.data.DataLoader(
             self._files,
-            batch_sampler=[items[start : start + batch_size] for start in starts],
-            num_workers=pictures.processes(self.workers, len(starts)),
+            batch_sampler=[hardware.share(item).numpy() for item in items],
+            num_workers=pictures.processes(self.workers, len(batches)),
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
         )
-        for start, pixels in zip(starts, loader, strict=True):
+        for rows, pixels in zip(batches, loader, strict=True):
             if isinstance(pixels, str):
                 raise UsageError(f"{pixels}; mend the file, and go on with --resume")
             pixels = pixels.to(self.device, non_blocking=True)
             images = (pixels.float() - self.mean) / self.std  # (n, height, width, 3)
-            rows = indices[start : start + batch_size].to(self.device)
-            yield images.permute(0, 3, 1, 2), self.labels[rows]
+            yield images.permute(0, 3, 1, 2), self.labels[rows.to(self.device)]
 
 
 _PLAIN, _MIRRORED = -1, -2  # views of an image; others are seeds
