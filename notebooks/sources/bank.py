@@ -3,6 +3,10 @@
 Results and arrays of every run go to data/bank, in place of those of the same preset; of seed 0,
 the networks after the base phase, with the linear and the cosine head, to data/checkpoints.
 
+``--paper`` keeps runs of the paper's protocols on CIFAR-100, in data/bank/cifar100, beside those that
+are there. They take an hour or a GPU each: they are not recomputed when the code changes, and each
+says which commit made it.
+
 ``--confirm`` is for a change of the code that cannot alter a result: it computes two recorded runs
 anew, and when they agree to the last digit, marks all as made by the code that is here.
 """
@@ -15,6 +19,7 @@ from lucir_edu import datasets, hardware, runs
 from lucir_edu.config import Config, UsageError
 from lucir_edu.lab.explorer import EIGHT
 
+PAPER = runs.BANK / "cifar100"
 WHOLE = (*EIGHT, "finetune", "icarl", "joint")
 
 
@@ -43,8 +48,19 @@ def keep(sweeps: list[Path]) -> None:
             )
 
 
+def keep_paper(sweeps: list[Path]) -> None:
+    for run in runs.find(sweeps):
+        if run.complete:
+            config = run["config"]
+            name = f"{run['method']},epochs={config['epochs']}"
+            order = f"order{config['order_seed']},seed{run['seed']}"
+            target = PAPER / run["preset"] / name / order
+            target.mkdir(parents=True, exist_ok=True)
+            runs.save(run, target)
+
+
 def confirm() -> None:
-    bank = list(runs.load_bank())
+    bank = [run for run in runs.load_bank() if PAPER not in run.path.parents]
     first = runs.firsts(run for run in bank if run["preset"] == "glyphs-b50-5")
     for run in (first["icarl"], first["lucir"]):
         settings = Config.from_dict(run["config"])
@@ -66,6 +82,12 @@ if __name__ == "__main__":
     try:
         if not arguments:
             raise UsageError("no folder named")
-        confirm() if arguments == ["--confirm"] else keep([Path(a) for a in arguments])
+        if arguments == ["--confirm"]:
+            confirm()
+        elif arguments[0] == "--paper":
+            keep_paper([Path(a) for a in arguments[1:]])
+        else:
+            keep([Path(a) for a in arguments])
     except UsageError as error:
-        sys.exit(f"{error}; usage: python notebooks/sources/bank.py SWEEP_DIR … | --confirm")
+        usage = "python notebooks/sources/bank.py [--paper] SWEEP_DIR … | --confirm"
+        sys.exit(f"{error}; usage: {usage}")
