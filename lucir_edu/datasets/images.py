@@ -71,7 +71,10 @@ def subset(dataset: Dataset, num_classes: int) -> Dataset:
     """The classes that the authors' ImageNet-Subset has: drawn with numpy's legacy seed 1993."""
     total = len(dataset.classes)
     if num_classes > total:
-        raise UsageError(f"subset_classes={num_classes}, but {dataset.name} has {total} classes")
+        raise UsageError(
+            f"subset_classes={num_classes}, but {dataset.name} has {total} classes; "
+            f"choose at most so many"
+        )
     return dataset.with_labels(
         np.random.RandomState(1993).choice(total, num_classes, replace=False)
     )
