@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lucir_edu import config as configs
 from lucir_edu.config import DEVICES, METHODS, PRESETS, UsageError, parse, preset
@@ -18,6 +18,9 @@ from lucir_edu.config import DEVICES, METHODS, PRESETS, UsageError, parse, prese
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # sweep's --seeds is not run's --seed
+
     def error(self, message: str) -> NoReturn:
         if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
             message += configs.nearest(found[1], re.findall(r"[\w-]+", found[2]))

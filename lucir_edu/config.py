@@ -406,5 +406,5 @@ def _check_name(name: str) -> None:
 
 
 def nearest(name: typing.Any, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    close = difflib.get_close_matches(str(name).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -30,7 +30,8 @@ def folder_of(root: str | Path | None = None) -> Path:
         if root.exists() and not root.is_dir():
             raise UsageError(f"the data root {root} is a file; name a folder")
     except (OSError, RuntimeError) as error:  # too long a name; a user that is not known
-        raise UsageError(f"the data root {root} cannot be used ({error}); name a folder") from None
+        reason = getattr(error, "strerror", error)
+        raise UsageError(f"the data root {root} cannot be used ({reason}); name a folder") from None
     return root
 
 
