@@ -51,6 +51,7 @@ cifar := runs/cifar100-$(SCHEDULE)
 protocol = $(BIN)/lucir-edu sweep $(1) --data-root $(DATA) --bases $(cifar) --out $(cifar)/$(1) \
   $($(SCHEDULE)) --grid order_seed=1993,1,2
 paper: $(ready)  ## the paper's protocols on CIFAR-100: three orders, several methods; wants a GPU
+	mkdir -p $(cifar)
 	$(call protocol,cifar100-b50-5) --grid method=lucir,icarl,replay,finetune,joint
 	$(call protocol,cifar100-2tasks) --grid method=lucir,icarl,replay
 	$(call protocol,cifar100-b50-10) --grid method=lucir,icarl,replay

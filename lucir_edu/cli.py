@@ -5,12 +5,13 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lucir_edu import config as configs
 from lucir_edu.config import DEVICES, METHODS, PRESETS, UsageError, parse, preset
@@ -19,7 +20,12 @@ from lucir_edu.config import DEVICES, METHODS, PRESETS, UsageError, parse, prese
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # sweep's --seeds is not run's --seed
+
     def error(self, message: str) -> NoReturn:
+        if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            message += configs.nearest(found[1], re.findall(r"[\w-]+", found[2]))
         raise UsageError(f"{message}; `{self.prog} --help` shows what is possible")
 
 
@@ -33,11 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         if os.environ.get("RANK", "0") != "0":
             time.sleep(2)  # what is everyone's mistake the first process tells, and ends us
-        print(f"lucir-edu: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"lucir-edu: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a name that is too long, a disk that is full …
+        where = f" ({error.filename})" if error.filename else ""
+        told = UsageError(f"{error.strerror or error}{where}; check the paths and the disk")
+        print(f"lucir-edu: {told}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nlucir-edu: stopped", file=sys.stderr)
         return 130
@@ -94,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument(
         "--bases",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="take over base phases that runs in DIR have learnt with the same settings "
         "(default: --out)",
@@ -106,8 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         help="compare runs: mean and sd over seeds",
         description="Print a table of all runs in some folders; write a page with figures.",
     )
-    report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
-    report.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
+    report.add_argument("folders", nargs="+", type=_path, metavar="DIR")
+    report.add_argument("--html", type=_path, metavar="FILE", help="write one self-contained page")
     report.set_defaults(command=_report)
 
     bench = commands.add_parser(
@@ -116,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure images per second of the training step and of evaluation, beside a "
         "plain pipeline and the machine's limits. Takes some minutes; leave the machine alone.",
     )
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
+    bench.add_argument("--json", type=_path, metavar="FILE", help="write the figures to a file too")
     bench.add_argument("--device", default="auto", choices=DEVICES)
     bench.add_argument(
         "--rounds", type=int, default=7, metavar="N", help="turns of each contender (default 7)"
@@ -127,9 +138,18 @@ def _parser() -> argparse.ArgumentParser:
         "data", help="fetch or check a data set", description="Fetch a data set, or check it."
     )
     data.add_argument("--dataset", default="glyphs", choices=configs.CHOICES["dataset"])
-    data.add_argument("--data-root", type=Path, metavar="DIR")
+    data.add_argument("--data-root", type=_path, metavar="DIR")
     data.set_defaults(command=_data)
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:  # as of a shell variable that is not set; it would be the present folder
+        raise argparse.ArgumentTypeError("a path is empty; name one")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text!r} names a user that is not known") from None
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -141,8 +161,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a setting (see below); method=NAME sets all switches; may be given again",
     )
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where data sets are kept")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go")
+    parser.add_argument("--data-root", type=_path, metavar="DIR", help="where data sets are kept")
+    parser.add_argument("--out", type=_path, metavar="DIR", help="where results go")
     parser.add_argument("--device", default="auto", choices=DEVICES)
 
 
@@ -153,6 +173,20 @@ def _settings() -> str:
     return "\n".join(lines)
 
 
+def _check(settings: Iterable[configs.Config], options: argparse.Namespace) -> None:
+    """Refuse what cannot be trained before anything is loaded or written."""
+    from lucir_edu import datasets, hardware, model, stream
+
+    if options.out and options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"{options.out} is a file; choose another --out")
+    hardware.pick_device(options.device)
+    for config in settings:
+        outline = datasets.outline(config)
+        if outline is not None:
+            stream.make(config, outline)
+            model.build(config, 1, len(outline.mean), seed=0)
+
+
 def _run(options: argparse.Namespace) -> int:
     changes = parse(options.set)
     if options.seed is not None:
@@ -160,6 +194,7 @@ def _run(options: argparse.Namespace) -> int:
     config = preset(options.preset, **changes)
     method = changes.get("method", configs.method_of(config))
     out = options.out or Path("runs") / options.preset / f"{method}-seed{config.seed}"
+    _check([config], options)
 
     from lucir_edu import datasets, hardware, runs
     from lucir_edu.progress import Progress
@@ -196,6 +231,18 @@ def _sweep(options: argparse.Namespace) -> int:
     from lucir_edu import sweep
 
     fixed, settings = parse(options.set), sweep.grid(options.grid)
+    for name, value, most in (
+        ("seeds", options.seeds, 1000),
+        ("processes", options.processes, 256),
+    ):
+        if value > most:
+            raise UsageError(f"--{name} {value} is too many; choose at most {most}")
+    if any("seed" in setting for setting in (fixed, *settings)):
+        raise UsageError("a sweep has its seeds from --seeds N; take seed out of --set and --grid")
+    if options.bases and not options.bases.is_dir():
+        raise UsageError(f"--bases {options.bases} is no folder; name one that has runs in it")
+    settings = [{**fixed, **setting} for setting in settings]
+    _check((preset(options.preset, **setting) for setting in settings), options)
     out = options.out or Path("runs") / f"sweep-{options.preset}"
 
     from lucir_edu import runs
@@ -204,7 +251,6 @@ def _sweep(options: argparse.Namespace) -> int:
     def announce(number: int, count: int, name: str) -> None:
         print(f"{number}/{count}  {name}", flush=True)
 
-    settings = [{**fixed, **setting} for setting in settings]
     try:
         with Progress(table=False) as progress:
             done = list(
@@ -235,6 +281,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from lucir_edu import runs
 
+    _check_file(options.html)
     every = list(runs.find(options.folders))
     found = [run for run in every if run.complete]
     for run in every:
@@ -249,6 +296,11 @@ def _report(options: argparse.Namespace) -> int:
         report.write(found, options.html)
         print(f"\nwritten: {options.html}")
     return 0
+
+
+def _check_file(path: Path | None) -> None:
+    if path is not None and path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it")
 
 
 def _print_table(rows: list[dict]) -> None:
@@ -270,11 +322,13 @@ def _print_table(rows: list[dict]) -> None:
 def _bench(options: argparse.Namespace) -> int:
     if options.rounds < 1:
         raise UsageError(f"--rounds {options.rounds}: at least one is needed")
+    _check_file(options.json)
     from tqdm import tqdm
 
-    from lucir_edu import bench
+    from lucir_edu import bench, hardware
     from lucir_edu.files import whole
 
+    hardware.pick_device(options.device)
     turns = options.rounds * len(bench.NETWORKS) * len(bench.CONTENDERS)
     with contextlib.ExitStack() as stack:
         if options.json:
@@ -293,7 +347,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _data(options: argparse.Namespace) -> int:
     from lucir_edu import datasets
 
-    root = options.data_root or datasets.default_root()
+    root = datasets.folder_of(options.data_root)
     if options.dataset == "cifar100":
         from lucir_edu.datasets import cifar
 

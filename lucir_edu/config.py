@@ -12,6 +12,14 @@ from dataclasses import dataclass
 class UsageError(ValueError):
     """A mistake of the user's, told in one line that says what to do."""
 
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().split())
+        return line if len(line) <= 600 else f"{line[:300]} … {line[-300:]}"
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows under a notebook's cell, instead of a page of traceback."""
+        return [f"UsageError: {self}"]
+
 
 @dataclass(frozen=True)
 class Config:
@@ -85,16 +93,16 @@ class Config:
             value = getattr(self, name)
             if value not in choices:
                 raise UsageError(
-                    f"{name}={value!r} is not known{nearest(value, choices)}; "
+                    f"{name}={_short(value)} is not known{nearest(value, choices)}; "
                     f"choose one of: {', '.join(choices)}"
                 )
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} must be from {low} to {high}, not {value}")
+                raise UsageError(f"{name} must be from {low} to {high}, not {_short(value)}")
         if any(not 0 < share <= 1 for share in self.milestones):
             raise UsageError(
-                f"milestones are shares of the epochs, in (0, 1], not {self.milestones}"
+                f"milestones are shares of the epochs, in (0, 1], not {_short(self.milestones)}"
             )
         if self.margin_ranking and self.increment is not None and self.top_k > self.increment:
             raise UsageError(
@@ -309,7 +317,7 @@ def parse(pairs: typing.Iterable[str]) -> dict[str, typing.Any]:
         name, equals, text = pair.partition("=")
         name = name.strip()
         if not equals:
-            raise UsageError(f"--set {pair!r} lacks a value; write --set {name}=VALUE")
+            raise UsageError(f"--set {pair!r} lacks a value; write --set {name or 'KEY'}=VALUE")
         if name == "method":
             method = text.strip()  # overrides the switches that came before it
             overridden = METHODS.get(method, {})
@@ -345,22 +353,38 @@ def _from_text(name: str, text: str) -> typing.Any:
             return float(text)
         if str in allowed:
             return text
-        return tuple(float(part) for part in text.split(",") if part)
+        return tuple(float(part) for part in text.split(","))
     except (KeyError, ValueError):
-        raise UsageError(f"{name}={text!r} is not {_wanted(name)}") from None
+        raise UsageError(f"{name}={_short(text)} is not {_wanted(name)}") from None
 
 
 def _check_type(name: str, value: typing.Any) -> None:
     allowed = _alternatives(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if float in allowed and is_number and math.isfinite(value):
+    if float in allowed and is_number and _is_finite(value):
         return
     if typing.get_origin(allowed[0]) is tuple:
         if isinstance(value, tuple) and all(isinstance(v, int | float) for v in value):
             return
     elif type(value) in allowed and float not in allowed:
         return
-    raise UsageError(f"{name}={value!r} is not {_wanted(name)}")
+    raise UsageError(f"{name}={_short(value)} is not {_wanted(name)}")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def _short(value: typing.Any) -> str:
+    """A value as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _wanted(name: str) -> str:
@@ -384,5 +408,5 @@ def _check_name(name: str) -> None:
 
 
 def nearest(name: typing.Any, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    close = difflib.get_close_matches(str(name).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

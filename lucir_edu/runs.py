@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -128,13 +129,13 @@ def perform(
             identity = _identity(config, stream, about["environment"])
             midway = load_midway(out, identity) if resume else None
         if earlier is not None:
-            start = load_state(out, len(earlier["phases"]) - 1)
+            start = load_state(out, len(earlier["phases"]) - 1, stream)
         elif base is not None:
             start = dataclasses.replace(load_state(base.path, 0), exemplars=None, plane=None)
         if midway is not None and midway.phase != (0 if start is None else start.phase + 1):
             midway = None  # its phase was finished after it was kept
         writes = out is not None and hardware.is_first()
-        measurements, run, kept = [], earlier, time.monotonic()
+        measurements, run, last_kept = [], earlier, time.monotonic()
         for event in train(config, dataset, device=device, start=start, midway=midway):
             if isinstance(event, PhaseEnd):
                 measurement = event.measurement
@@ -148,10 +149,11 @@ def perform(
                         save_state(event, out)
                         save(run, out)
                         (out / MIDWAY).unlink(missing_ok=True)
-            elif isinstance(event, EpochEnd) and writes and time.monotonic() - kept >= KEEP_EVERY:
+            due = time.monotonic() - last_kept >= KEEP_EVERY
+            if isinstance(event, EpochEnd) and writes and due:
                 with _told(out):
                     save_midway(event.midway(), identity, out)
-                kept = time.monotonic()
+                last_kept = time.monotonic()
             watch(event)
     return run
 
@@ -345,19 +347,20 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     if not (folder / RESULTS).is_file():
-        raise UsageError(f"{folder} holds no run ({RESULTS} is missing)")
+        raise UsageError(f"{folder} holds no run ({RESULTS} is missing); {HOLDS_RUNS}")
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        text = (folder / RESULTS).read_text(encoding="utf-8")
+        results = json.loads(text, parse_float=_number, parse_int=_number, parse_constant=_number)
         with np.load(folder / ARRAYS, allow_pickle=False) as file:
+            if sum(entry.file_size for entry in file.zip.infolist()) > MOST_BYTES:
+                raise ValueError(f"{ARRAYS} is too large")
             arrays = {name: _doubled(name, file[name]) for name in file.files}
         run = Run(results, arrays, folder)
-        Config.from_dict(run["config"])
         count = len(run["phases"])
         if all(len(values) == count + 1 for values in arrays.values()):
             # killed in save, between the one file and the other
             run.arrays = {name: values[:count] for name, values in arrays.items()}
-        elif any(len(values) != count for values in arrays.values()) or not run["bounds"]:
-            raise ValueError("the files do not belong together")
+        _check(run)
     except Exception as error:  # JSON, zip, zlib and numpy each have their own
         reason = " ".join(str(error).split())[:120]
         raise UsageError(
@@ -366,13 +369,82 @@ def load(folder: str | Path) -> Run:
     return run
 
 
-def load_state(folder: Path, phase: int) -> State:
+HOLDS_RUNS = "name a folder that `lucir-edu run` has written"
+MOST_BYTES = 2**31  # of arrays; 1000 classes in 11 phases take a tenth of it
+
+
+def _number(text: str) -> int | float:
+    """A number in JSON; the standard knows no NaN, and nothing here is beyond 10**18."""
+    number = int(text) if text.lstrip("-").isdigit() and len(text) < 19 else float(text)
+    if not abs(number) < 1e18:
+        raise ValueError(f"{text[:20]} is no number of a run")
+    return number
+
+
+def _check(run: Run) -> None:
+    """Complain (with any exception) unless the files are as :func:`save` writes them."""
+    config, bounds, phases = Config.from_dict(run["config"]), run["bounds"], run["phases"]
+    count, classes = len(phases), bounds[-1]
+    summaries = ("average_incremental_accuracy", "last_accuracy", "forgetting")
+    for right, what in (
+        (_all(int, bounds) and bounds == sorted(set(bounds)), "bounds"),
+        (bounds[0] == 0 < count < len(bounds), "phases"),
+        (_all(int, run["class_order"]), "class_order"),
+        (sorted(run["class_order"]) == list(range(classes)), "class_order"),
+        (len(run["classes"]) == classes and _all(str, run["classes"]), "classes"),
+        (run["seed"] == config.seed, "seed"),
+        (_all(str, (run["preset"], run["method"], run["data_fingerprint"])), "names"),
+        (_all(str | int | None, dict(run["environment"]).values()), "environment"),
+        (all(_all(FIGURE, (run[s]["cnn"], run[s]["nme"])) for s in summaries), "summaries"),
+        ({"confusion_cnn", "weight_norms"} <= run.arrays.keys(), ARRAYS),
+    ):
+        if not right:
+            raise ValueError(f"its {what} cannot be")
+    for number, phase in enumerate(phases):
+        if (phase["phase"], phase["classes_seen"]) != (number, bounds[number + 1]):
+            raise ValueError("its phases do not follow each other")
+        figures = {key: value for key, value in phase.items() if key != "losses"}
+        always = (phase["cnn"], phase["cnn_new"], phase["weight_norm_new"])
+        if not (phase.keys() >= MEASURED and _all(FIGURE, figures.values()) and None not in always):
+            raise ValueError("its figures are not those of a phase")
+        if not all(_all(FIGURE, values) for values in phase["losses"].values()):
+            raise ValueError("its losses are no numbers")
+    for name, array in run.arrays.items():
+        two, places = name in BY_TWO_CLASSES, name == "positions"
+        shape = (count, classes, *([classes] * two), *array.shape[2:3] * places, *[2] * places)
+        if array.shape != shape or array.dtype.kind not in ("iu" if two else "f"):
+            raise ValueError(f"{name} is not of the phases and classes")
+        if two and (array.min() < 0 or array.sum(dtype=float) > 1e8):
+            raise ValueError(f"{name} has counts that cannot be")
+
+
+FIGURE = int | float | None
+MEASURED = {field.name for field in dataclasses.fields(Measurement)} - {"arrays"}
+
+
+def _all(kind: Any, values: Iterable[Any]) -> bool:
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
+
+
+def load_state(folder: Path, phase: int, stream: Stream | None = None) -> State:
     """The state after a phase, to go on from.
+
+    Args:
+        stream: what was learnt, for exemplars to be checked against.
 
     Raises:
         UsageError: it is missing or damaged.
     """
-    return read_state(folder / _state_name(phase), phase)
+    path = folder / _state_name(phase)
+    state = read_state(path, phase)
+    if stream is not None and state.exemplars is not None:
+        labels, seen = stream.dataset.train.labels, stream.phases[phase].num_seen
+        if len(state.exemplars) != seen or not all(
+            ((indices >= 0) & (indices < len(labels))).all() and (labels[indices] == label).all()
+            for label, indices in enumerate(state.exemplars)
+        ):
+            raise _damaged(path, "exemplars of other images")
+    return state
 
 
 def read_state(path: Path, phase: int) -> State:
@@ -390,10 +462,20 @@ def read_state(path: Path, phase: int) -> State:
                     exemplars.append(file.get_tensor(name))
                 elif kind == "plane":
                     plane = file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UsageError(f"{path} is missing or damaged ({reason})") from None
+        if any(indices.dtype != torch.long or indices.ndim != 1 for indices in exemplars):
+            raise ValueError("exemplars are no indices")
+        if plane is not None:
+            dimension = weights["head.new_weight"].shape[-1]
+            if plane.shape != (3, dimension) or not plane.is_floating_point():
+                raise ValueError("the plane is not of the features")
+    except Exception as error:  # safetensors, torch and the disk each have their own
+        raise _damaged(path, error) from None
     return State(phase, weights, exemplars or None, plane, source=str(path))
+
+
+def _damaged(path: Path, reason: object) -> UsageError:
+    reason = " ".join(str(reason).split())[:120]
+    return UsageError(f"{path} is missing or damaged ({reason}); restore it, or start anew")
 
 
 def load_bases(preset: str) -> dict[str, State]:
@@ -450,7 +532,7 @@ def find(folders: Iterable[str | Path]) -> Iterator[Run]:
     for folder in folders:
         found = sorted(Path(folder).rglob(RESULTS))
         if not found:
-            raise UsageError(f"{folder} holds no run ({RESULTS} is missing)")
+            raise UsageError(f"{folder} holds no run ({RESULTS} is missing); {HOLDS_RUNS}")
         for results in found:
             yield load(results.parent)
 

@@ -2,16 +2,54 @@
 
 from pathlib import Path
 
+import torch
+
 from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets.images import Dataset, FileSplit, Split, TensorSplit, limit, subset
 
-__all__ = ["Dataset", "FileSplit", "Split", "TensorSplit", "default_root", "load"]
+__all__ = ["Dataset", "FileSplit", "Split", "TensorSplit", "default_root", "folder_of", "load",
+           "outline"]  # fmt: skip
+
+KNOWN = {"glyphs": (100, 1), "cifar100": (100, 3)}  # classes and channels, before it is loaded
 
 
 def default_root() -> Path:
     """The project's ``data`` folder in a checkout, else a cache folder of the user's."""
     checkout = Path(__file__).parents[2] / "data"
     return checkout if (checkout / "README.md").exists() else Path.home() / ".cache" / "lucir_edu"
+
+
+def folder_of(root: str | Path | None = None) -> Path:
+    """Where data sets are kept; None means :func:`default_root`.
+
+    Raises:
+        UsageError: it is not a folder.
+    """
+    try:
+        root = default_root() if root is None else Path(root).expanduser()
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"the data root {root} is a file; name a folder")
+    except (OSError, RuntimeError) as error:  # too long a name; a user that is not known
+        reason = getattr(error, "strerror", error)
+        raise UsageError(f"the data root {root} cannot be used ({reason}); name a folder") from None
+    return root
+
+
+def outline(config: Config) -> Dataset | None:
+    """The data set that a config asks for, without its images, where its classes are known before
+    it is loaded: to see in time whether the config fits.
+
+    Raises:
+        UsageError: the data set has too few classes, or too many.
+    """
+    if config.dataset not in KNOWN:
+        return None
+    classes, channels = KNOWN[config.dataset]
+    nothing = TensorSplit(
+        torch.empty(0, channels, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
+    )
+    names, ones = tuple(map(str, range(classes))), (1.0,) * channels
+    return _classes(Dataset(config.dataset, names, nothing, nothing, ones, ones, ""), config)
 
 
 def load(config: Config, root: str | Path | None = None) -> Dataset:
@@ -23,9 +61,8 @@ def load(config: Config, root: str | Path | None = None) -> Dataset:
     Raises:
         UsageError: the data is not there, or damaged; the message says what to do.
     """
-    root = default_root() if root is None else Path(root).expanduser()
-    if root.exists() and not root.is_dir():
-        raise UsageError(f"the data root {root} is a file; name a folder")
+    root = folder_of(root)
+    outline(config)
     if config.dataset == "glyphs":
         from lucir_edu.datasets import glyphs
 
@@ -38,8 +75,20 @@ def load(config: Config, root: str | Path | None = None) -> Dataset:
         from lucir_edu.datasets import folder
 
         dataset = folder.load(root)
-    if config.subset_classes is not None:
-        dataset = subset(dataset, config.subset_classes)
-    if config.dataset == "folder":
+    dataset = _classes(dataset, config)
+    if isinstance(dataset.train, FileSplit):
         return folder.choose(dataset, config, root, default_root())
     return limit(dataset, config.train_per_class, config.test_per_class)
+
+
+def _classes(dataset: Dataset, config: Config) -> Dataset:
+    """The classes that a config takes; complains when they do not fit."""
+    if config.subset_classes is not None:
+        dataset = subset(dataset, config.subset_classes)
+    classes = len(dataset.classes)
+    if config.memory_total is not None and config.memory_total < classes and not config.joint:
+        raise UsageError(
+            f"memory_total={config.memory_total} has no room for an exemplar of each of the "
+            f"{classes} classes; choose at least so many"
+        )
+    return dataset

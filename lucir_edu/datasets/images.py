@@ -78,7 +78,10 @@ def subset(dataset: Dataset, num_classes: int) -> Dataset:
     """
     total = len(dataset.classes)
     if num_classes > total:
-        raise UsageError(f"subset_classes={num_classes}, but {dataset.name} has {total} classes")
+        raise UsageError(
+            f"subset_classes={num_classes}, but {dataset.name} has {total} classes; "
+            f"choose at most so many"
+        )
     drawn = np.random.RandomState(1993).choice(total, num_classes, replace=False)
     return dataset.with_labels(sorted(drawn.tolist()))
 
