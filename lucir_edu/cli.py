@@ -214,9 +214,9 @@ def _sweep(options: argparse.Namespace) -> int:
     from lucir_edu import sweep
 
     fixed, settings = parse(options.set), sweep.grid(options.grid)
-    for name, value, most in (("seeds", options.seeds, 1000), ("processes", options.processes, 256)):
-        if value > most:
-            raise UsageError(f"--{name} {value} is too many; choose at most {most}")
+    for name, most in (("seeds", 1000), ("processes", 256)):
+        if getattr(options, name) > most:
+            raise UsageError(f"--{name} {getattr(options, name)}; choose at most {most}")
     if any("seed" in setting for setting in (fixed, *settings)):
         raise UsageError("a sweep has its seeds from --seeds N; take seed out of --set and --grid")
     if options.bases and not options.bases.is_dir():

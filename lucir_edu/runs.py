@@ -268,7 +268,7 @@ MOST_BYTES = 2**31  # of arrays; 1000 classes in 11 phases take a tenth of it
 
 
 def _number(text: str) -> int | float:
-    """A number in JSON; the standard knows no NaN, and nothing here is beyond a billion billions."""
+    """A number in JSON; the standard has no NaN, and no run a number beyond 10 to the 18th."""
     number = int(text) if text.lstrip("-").isdigit() and len(text) < 19 else float(text)
     if not abs(number) < 1e18:
         raise ValueError(f"{text[:20]} is no number of a run")
@@ -287,7 +287,8 @@ def _check(run: Run) -> None:
         (sorted(run["class_order"]) == list(range(classes)), "class_order"),
         (len(run["classes"]) == classes and _all(str, run["classes"]), "classes"),
         (run["seed"] == config.seed, "seed"),
-        (_all(str, (run["preset"], run["method"], run["data_fingerprint"])), "names"),
+        (run["method"] == method_of(config), "method"),
+        (_all(str, (run["preset"], run["data_fingerprint"])), "names"),
         (_all(str | int | None, dict(run["environment"]).values()), "environment"),
         (all(_all(FIGURE, (run[s]["cnn"], run[s]["nme"])) for s in summaries), "summaries"),
         ({"confusion_cnn", "weight_norms"} <= run.arrays.keys(), ARRAYS),
@@ -299,7 +300,7 @@ def _check(run: Run) -> None:
             raise ValueError("its phases do not follow each other")
         figures = {key: value for key, value in phase.items() if key != "losses"}
         always = (phase["cnn"], phase["cnn_new"], phase["weight_norm_new"])
-        if not (MEASURED <= phase.keys() and _all(FIGURE, figures.values()) and None not in always):
+        if not (phase.keys() >= MEASURED and _all(FIGURE, figures.values()) and None not in always):
             raise ValueError("its figures are not those of a phase")
         if not all(_all(FIGURE, values) for values in phase["losses"].values()):
             raise ValueError("its losses are no numbers")
@@ -334,7 +335,7 @@ def load_state(folder: Path, phase: int, stream: Stream | None = None) -> State:
     if stream is not None and state.exemplars is not None:
         labels, seen = stream.dataset.train.labels, stream.phases[phase].num_seen
         if len(state.exemplars) != seen or not all(
-            ((0 <= indices) & (indices < len(labels))).all() and (labels[indices] == label).all()
+            ((indices >= 0) & (indices < len(labels))).all() and (labels[indices] == label).all()
             for label, indices in enumerate(state.exemplars)
         ):
             raise _damaged(path, "exemplars of other images")
