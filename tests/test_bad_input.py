@@ -1,12 +1,16 @@
 """Whatever a user gets wrong ends in one line that names it, exit code 2, and no file left behind.
 
 Cases are derived from the dataclass of settings, from the command line's own choices, and from
-small real files that Hypothesis damages; nothing here needs the network, CIFAR-100 or a second.
+small real files that Hypothesis damages; nothing here needs the network or CIFAR-100.
 """
 
+import ast
+import base64
 import contextlib
 import dataclasses
+import gzip
 import hashlib
+import html.parser
 import io
 import json
 import os
@@ -14,6 +18,7 @@ import pickle
 import re
 import shutil
 import struct
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -33,7 +38,7 @@ from torchvision.datasets import CIFAR100
 
 from lucir_edu import cli, config, datasets, runs, trainer
 from lucir_edu.config import METHODS, PRESETS, Config, UsageError
-from lucir_edu.lab import views
+from lucir_edu.lab import explorer, plots, report, views
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 5  # seconds, of any answer
@@ -109,7 +114,7 @@ BAD_TEXT = {  # of any setting of the kind, whatever its range
         "inf",
         "true",
         "-1",
-        str(10**30),
+        "9" * 30,
         "9" * 5000,
         "0x10",
         "1 2",
@@ -288,7 +293,7 @@ LINES = [
     ([*RUN, "--device", "missing"], "choose from"),
     ([*RUN, "--out"], "--out"), ([*RUN, "--out", ""], "a path is empty"),
     ([*RUN, "--out", "a_file"], "a_file is a file"),
-    ([*RUN, "--out", "a_file/x"], "Not a directory"),
+    ([*RUN, "--out", "a_file/x"], "cannot write to a_file/x (Not a directory)"),
     ([*RUN, "--out", LONG], "too long"), ([*RUN, "--out", "~nobody-here/x"], "not known"),
     ([*RUN, "--out", "/dev/null"], "/dev/null is a file"),
     ([*RUN, "--out", "/proc/nowhere/x"], "cannot write to /proc/nowhere/x"),
@@ -326,7 +331,7 @@ LINES = [
     (["bench", "glyphs"], "glyphs"), (["data", "glyphs"], "glyphs"),
     (["data", "--dataset", "cifar10"], "did you mean 'cifar100'"), (["data", "--dataset", ""], ""),
     (["data", "--data-root", "a_file"], "a_file is a file"),
-    (["data", "--data-root", LONG], "long"),
+    (["data", "--data-root", LONG], "too long"),
     (["data", "--dataset", "cifar100", "--data-root", "a_file"], "a_file is a file"),
     (["data", "--dataset", "cifar100", "--data-root", "new"], "no network"),
     (["data", "--dataset", "folder", "--data-root", "new"], "new/train"),
@@ -632,6 +637,13 @@ def test_a_resumed_run_of_other_settings(halted, untrained):
     assert "add --resume" in refused([word for word in RESUME if word != "--resume"])
 
 
+def test_a_training_that_diverges_is_told_and_not_kept(halted):
+    diverging = config.preset("folder", **{**TINY, "epochs": 9, "lr": 1e3, "weight_decay": 1e3})
+    with pytest.raises(UsageError, match="in phase 0[^;]*; .*lower lr"):
+        runs.perform(diverging, datasets.folder.load(None), out="other", device="cpu")
+    assert list(Path("other").iterdir()) == []
+
+
 def edit(change):
     def damage(folder):
         results = json.loads((folder / "results.json").read_text())
@@ -904,3 +916,199 @@ def test_a_checkpoint_with_changed_bytes_is_gone_on_with_or_refused(kept, data):
                     break
         except UsageError as error:
             assert name in str(error) and "\n" not in str(error)
+
+
+# ---- A notebook ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("config.preset('glyphs-b50')", "did you mean 'glyphs-b50-5'?"),
+        ("config.Config(lr=float('nan'))", "lr=nan is not a finite number"),
+        ("runs.load('nowhere')", "nowhere holds no run"),
+        ("datasets.load(config.preset('folder'), 'nowhere')", "nowhere/train"),
+        ("playground.playground('cos+xx')", "is not recorded"),
+        ("config.preset(\n    epochs='9' * 5000)", "epochs='999"),
+    ],
+)
+def test_a_mistake_in_a_cell_shows_one_line_and_no_traceback(cell, says, here, capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    shell.run_cell(
+        "from lucir_edu import config, datasets, runs\nfrom lucir_edu.lab import playground"
+    )
+    capsys.readouterr()
+    result = shell.run_cell(cell)
+    assert isinstance(result.error_in_exec, UsageError)
+    printed = capsys.readouterr()
+    shown = (printed.out + printed.err).strip()
+    assert shown.startswith("UsageError: ") and says in shown
+    assert "\n" not in shown and len(shown) < 700
+    InteractiveShell.clear_instance()
+
+
+def test_other_errors_in_a_cell_keep_their_traceback(capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    InteractiveShell.instance().run_cell("raise ValueError('a defect')")
+    assert "Traceback" in capsys.readouterr().out
+    InteractiveShell.clear_instance()
+
+
+# ---- Safety -------------------------------------------------------------------------------------
+
+
+def calls_and_imports():
+    """Of all sources: every call, written out, with its keywords; every module that is imported."""
+    calls, imports = [], []
+    for folder in ("lucir_edu", "notebooks/sources"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call):
+                    words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                    calls.append((ast.unparse(node.func), words))
+                elif isinstance(node, ast.Import | ast.ImportFrom):
+                    imports += [getattr(node, "module", None), *(one.name for one in node.names)]
+    return calls, imports
+
+
+def test_nothing_is_unpickled_and_no_text_is_run():
+    calls, imports = calls_and_imports()
+    unsafe = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
+    assert len(imports) > 100 and not unsafe & set(imports)
+    unsafe = {"eval", "exec", "os.system", "os.popen", "torch.jit.load", "np.fromfile"}
+    assert not unsafe & {name for name, _ in calls}
+    assert not [words for name, words in calls if "subprocess" in name and "shell" in words]
+    for name, words in calls:
+        if name == "torch.load":
+            assert words.get("weights_only") == "True"
+        if name in ("np.load", "numpy.load"):
+            assert words.get("allow_pickle") == "False"
+    assert "np.load" in dict(calls)
+
+
+HOSTILE = (
+    "<script id=hostile>alert(1)</script>", '"><img id=hostile src=x onerror=alert(2)>',
+    "</script><b id=hostile onclick=alert(3)>", "' onmouseover='alert(4)' id='hostile",
+)  # fmt: skip
+
+
+@pytest.fixture
+def hostile(kept):
+    """A run whose classes, preset and environment are called so."""
+    data = dataclasses.replace(kept[0], classes=HOSTILE)
+    run = runs.perform(config.preset("folder", **TINY), data, preset=HOSTILE[1], device="cpu")
+    run["environment"] = {**run["environment"], HOSTILE[2]: HOSTILE[3]}
+    return run, data
+
+
+class Elements(html.parser.HTMLParser):
+    """The elements of a page, each with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.texts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def assert_harmless(self):
+        for tag, attributes in self.found:
+            assert attributes.get("id") != "hostile", (tag, attributes)
+            assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+
+
+def test_the_parser_of_these_tests_notices_what_is_not_escaped():
+    for name in HOSTILE[:3]:
+        with pytest.raises(AssertionError):
+            Elements(f"<td>{name}</td>").assert_harmless()
+    with pytest.raises(AssertionError):
+        Elements(f"<img alt='{HOSTILE[3]}'>").assert_harmless()
+
+
+def test_a_report_escapes_names(hostile, tmp_path, monkeypatch):
+    run, _ = hostile
+    report.write([run], tmp_path / "page.html", title=HOSTILE[0])
+    text = (tmp_path / "page.html").read_text()
+    for library in (report.get_plotlyjs(), (ROOT / "lucir_edu/lab/explorer.js").read_text()):
+        assert text.count(f"<script>{library}</script>") == 1
+        text = text.replace(library, "")
+    page = Elements(text)
+    page.assert_harmless()
+    assert [tag for tag, _ in page.found].count("script") == 3  # both of these, and the data
+    assert {HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[3]} <= set(page.texts), (
+        "as text it is there"
+    )
+    packed = re.findall(r'<script type="application/gzip">(.*?)</script>', text, re.S)
+    assert len(packed) == 1 and re.fullmatch("[A-Za-z0-9+/=]+", packed[0])
+    assert HOSTILE[0] in gzip.decompress(base64.b64decode(packed[0])).decode()
+
+
+def test_figures_and_pictures_escape_names(hostile):
+    _, data = hostile
+    for name, picture in plots.thumbnails(data).items():
+        element = Elements(picture)
+        element.assert_harmless()
+        assert [attributes["alt"] for _, attributes in element.found] == [name]
+    for name in HOSTILE:
+        element = Elements(plots.html((plots.Figure(figsize=(1, 1)), name)))
+        element.assert_harmless()
+        assert element.found[1][1]["alt"] == name and name in element.texts
+
+
+def test_an_explorer_escapes_names(hostile):
+    run, data = hostile
+    shown = explorer.Explorer([run], data)
+    for view in shown.bank.views:
+        shown.shown = dataclasses.replace(shown.shown, view=view)
+        for value in (shown.words.value, shown.table.value):
+            Elements(value).assert_harmless()
+    shown.shown = dataclasses.replace(shown.shown, view="confusion")
+    assert "commonest mistake" in shown.words.value
+    for row in range(4):
+        points = type("Points", (), {"point_inds": [(row, row)]})
+        shown._on_hover(shown.figures[0].data[0], points, None)
+        element = Elements(shown.hovered.value)
+        element.assert_harmless()
+        assert HOSTILE.index(run["classes"][row]) >= 0 and run["classes"][row] in "".join(
+            element.texts
+        )
+    for name in HOSTILE:
+        shown.link.value = name
+        assert "is not recorded" in shown.words.value or "more than two" in shown.words.value
+        Elements(shown.words.value).assert_harmless()
+
+
+def test_the_page_s_script_writes_no_names_as_markup():
+    script = (ROOT / "lucir_edu/lab/explorer.js").read_text()
+    assert re.findall(
+        r"innerHTML = \[point.y, point.x\]\s+\.map\(\(name\) => \(bank.pictures\[", script
+    )
+    assert (
+        len(re.findall("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval\\(", script))
+        == 1
+    )
+    template = (ROOT / "lucir_edu/lab/report.html").read_text()
+    safe = re.findall(r"{{ (\S+) \| safe }}", template)
+    assert safe == ["part.accuracy", "figure", "plotly", "script"] and "autoescape" not in template
+
+
+def test_make_lab_listens_on_this_machine_and_asks_for_a_token():
+    """In a container too, where it runs as root."""
+    made = subprocess.run(
+        ["make", "--dry-run", "--assume-old=.venv/ready", "lab"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (command,) = re.findall(r".*jupyter lab .*", made)
+    assert "--ServerApp.ip=127.0.0.1" in command
+    for way_out in ("token", "password", "0.0.0.0", "ip=*", "xsrf", "allow_remote", "allow_origin",
+                    "unauthenticated"):  # fmt: skip
+        assert way_out not in command.lower(), way_out
+    makefile = (ROOT / "Makefile").read_text()
+    assert "ip=" not in makefile.replace("--ServerApp.ip=127.0.0.1", "") and "token" not in makefile
