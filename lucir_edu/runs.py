@@ -100,7 +100,8 @@ def perform(
         watch: is called with every event.
 
     Raises:
-        UsageError: ``out`` holds a run already, or another one than is to be resumed.
+        UsageError: ``out`` holds a run already, or another one than is to be resumed; the
+            training diverged.
     """
     out = None if out is None else Path(out)
     stream, target = make_stream(config, dataset), hardware.pick_device(device)
@@ -121,6 +122,11 @@ def perform(
         watch(event)
         if isinstance(event, PhaseEnd):
             measurement = event.measurement
+            if not all(math.isfinite(x) for x in vars(measurement).values() if type(x) is float):
+                raise UsageError(
+                    f"the training diverged in phase {measurement.phase}: its figures are no "
+                    f"numbers; lower lr, or the weight of a loss term"
+                )
             if base is not None and measurement.phase == 0:
                 learnt = {key: base["phases"][0][key] for key in ("losses", "seconds")}
                 measurement = dataclasses.replace(measurement, **learnt)

@@ -637,6 +637,13 @@ def test_a_resumed_run_of_other_settings(halted, untrained):
     assert "add --resume" in refused([word for word in RESUME if word != "--resume"])
 
 
+def test_a_training_that_diverges_is_told_and_not_kept(halted):
+    diverging = config.preset("folder", **{**TINY, "epochs": 9, "lr": 1e3, "weight_decay": 1e3})
+    with pytest.raises(UsageError, match="diverged in phase 0: .*; lower lr"):
+        runs.perform(diverging, datasets.folder.load(None), out="other", device="cpu")
+    assert list(Path("other").iterdir()) == []
+
+
 def edit(change):
     def damage(folder):
         results = json.loads((folder / "results.json").read_text())
