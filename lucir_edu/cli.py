@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         "--processes", type=int, default=1, metavar="N", help="so many runs at a time (default 1)"
     )
     sweep.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="let the workers of a Dask cluster perform the runs; --out must be on a disk that "
+        "all machines share (tcp://host:8786)",
+    )
+    sweep.add_argument(
         "--bases",
         type=Path,
         metavar="DIR",
@@ -199,6 +205,7 @@ def _sweep(options: argparse.Namespace) -> int:
                     data_root=options.data_root,
                     device=options.device,
                     processes=options.processes,
+                    scheduler=options.scheduler,
                     bases=options.bases,
                     announce=announce,
                     watch=progress,

@@ -1,5 +1,9 @@
-"""Many runs: a grid of settings, several seeds each, one folder per run."""
+"""Many runs: a grid of settings, several seeds each, one folder per run.
 
+They are performed in process, by several processes, or by the workers of a Dask cluster.
+"""
+
+import contextlib
 import itertools
 import multiprocessing
 import signal
@@ -14,6 +18,8 @@ from lucir_edu import config as configs
 from lucir_edu import datasets, runs
 from lucir_edu.config import Config, UsageError
 from lucir_edu.trainer import Event
+
+Job = tuple[str, Config]  # the run's folder below the sweep's, and its settings
 
 
 def grid(specs: Sequence[str]) -> list[dict[str, Any]]:
@@ -48,6 +54,7 @@ def sweep(
     data_root: str | Path | None = None,
     device: str = "auto",
     processes: int = 1,
+    scheduler: str | None = None,
     bases: str | Path | None = None,
     announce: Callable[[int, int, str], object] = lambda number, count, name: None,
     watch: Callable[[Event], object] = lambda event: None,
@@ -59,14 +66,19 @@ def sweep(
         settings: as of :func:`grid`, arguments of :func:`lucir_edu.config.preset`.
         bases: the folder below which runs with the same base phase are looked for; None: ``out``.
         processes: so many runs at a time, each in a process of its own with its share of the cores.
+        scheduler: the address of a Dask cluster, whose workers perform the runs instead, each one
+            at a time. They must have this code, and see ``out`` under the same path.
         announce: is called with each run's number (from 1), the count, and its name: before the
-            run, or after it when there are several processes.
-        watch: is called with every event; not when there are several processes.
+            run, or after it when others perform it.
+        watch: is called with every event; not when others perform the runs.
 
     Yields:
         A run when it is complete, in order.
+
+    Raises:
+        UsageError: a setting, the cluster, or a run's folder or data is not as it should be.
     """
-    jobs: list[tuple[str, Config]] = []
+    jobs: list[Job] = []
     for setting, seed in itertools.product(settings, seeds):
         name = ",".join(f"{key}={value}" for key, value in setting.items()) or "default"
         config = configs.preset(preset, **{**setting, "seed": seed})
@@ -75,9 +87,28 @@ def sweep(
         raise UsageError("a sweep needs at least one seed; set --seeds")
     if processes < 1:
         raise UsageError(f"a sweep needs at least one process, not {processes}; set --processes")
-    out = Path(out)
-    bases = out if bases is None else Path(bases)
+    if scheduler is not None and processes > 1:
+        raise UsageError(
+            "--processes and --scheduler exclude each other; "
+            "a cluster performs as many runs at a time as it has workers"
+        )
+    # Absolute, for a cluster's workers start in other folders
+    out = Path(out).absolute()
+    bases = out if bases is None else Path(bases).absolute()
+    data_root = None if data_root is None else Path(data_root).expanduser().absolute()
     one = partial(_perform, preset=preset, out=out, bases=bases, data_root=data_root, device=device)
+    if scheduler is not None:
+        try:
+            from lucir_edu import cluster
+        except ModuleNotFoundError:
+            raise UsageError(
+                "--scheduler needs Dask; install it: pip install -c constraints.txt -e '.[cluster]'"
+            ) from None
+        performed = cluster.perform(one, jobs, out, scheduler)
+        for number, (job, run) in enumerate(zip(jobs, performed, strict=True), 1):
+            announce(number, len(jobs), job[0])
+            yield run
+        return
     if processes == 1:
         for number, job in enumerate(jobs, 1):
             announce(number, len(jobs), job[0])
@@ -92,7 +123,7 @@ def sweep(
 
 
 def _perform(
-    job: tuple[str, Config],
+    job: Job,
     preset: str,
     out: Path,
     bases: Path,
@@ -103,8 +134,8 @@ def _perform(
     name, config = job
     dataset = datasets.load(config, data_root)
     base = None
-    if not (out / name / runs.RESULTS).exists() and any(bases.rglob(runs.RESULTS)):
-        base = runs.same_base(config, dataset, device, runs.find([bases]))
+    if not (out / name / runs.RESULTS).exists():
+        base = runs.same_base(config, dataset, device, _readable(bases))
     return runs.perform(
         config,
         dataset,
@@ -117,6 +148,19 @@ def _perform(
     )
 
 
+def _readable(folder: Path) -> Iterator[runs.Run]:
+    """The runs below a folder, without those that another process is writing at the moment."""
+    for results in sorted(folder.rglob(runs.RESULTS)):
+        with contextlib.suppress(UsageError):
+            yield runs.load(results.parent)
+
+
 def _start_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     torch.set_num_threads(threads)
+    allow_children()
+
+
+def allow_children() -> None:
+    """Image files are read by processes, which a daemonic process may not start."""
+    multiprocessing.current_process().daemon = False

@@ -1,0 +1,174 @@
+"""A sweep's runs on many machines: the workers of a Dask cluster perform them.
+
+The only room that needs Dask. A worker writes its run to the disk that all machines share, phase by
+phase: when it dies, Dask gives the run to another, who goes on after the last finished phase.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distributed import CancelledError, Client, KilledWorker, Security, get_worker
+from distributed.comm import connect
+from distributed.utils import LoopRunner, silence_logging_cmgr
+
+from lucir_edu import hardware, runs
+from lucir_edu.config import UsageError
+from lucir_edu.sweep import Job, allow_children
+from lucir_edu.trainer import Event
+
+PATIENCE = 5  # seconds in which a scheduler must answer, and have a worker
+START = "dask worker {} --nthreads 1 --memory-limit 0"  # Dask's own limit is a share of the memory
+
+
+def perform(
+    one: Callable[..., runs.Run], jobs: Sequence[Job], out: Path, scheduler: str
+) -> Iterator[runs.Run]:
+    """Every job's run, in order.
+
+    Args:
+        one: performs a job, on a worker; is called with it and ``watch``.
+        out: the sweep's folder.
+        scheduler: the cluster's address.
+
+    Raises:
+        UsageError: there is no such cluster, or its workers cannot do what is asked of them.
+    """
+    todo = [job for job in jobs if not _is_complete(out / job[0])]
+    with (
+        silence_logging_cmgr(logging.CRITICAL),  # what goes wrong is told in one line
+        _connect(scheduler) as client,  # who leaves takes the tasks back
+        _sign(out) as sign,
+    ):
+        _inspect(client, sign)
+        there = partial(_perform_there, one, sign=sign, code=hardware.code())
+        futures = {
+            job[0]: client.submit(there, job, key=(f"run{sign.name}", job[0]), priority=-rank)
+            for rank, job in enumerate(bases_first(todo))
+        }
+        for job in jobs:
+            if job[0] not in futures:
+                yield one(job, device="cpu")  # it is only read, whatever device it was made on
+                continue
+            try:
+                run = futures.pop(job[0]).result()
+            except KilledWorker as error:
+                raise UsageError(
+                    f"several workers died one after the other while they had {job[0]}, the last "
+                    f"one {error.last_worker.address}; see its log (is there memory enough?); "
+                    f"what is finished is kept in {out}, and the same command goes on"
+                ) from None
+            except CancelledError:
+                raise UsageError(
+                    f"the scheduler at {scheduler} has gone; what is finished is kept in {out}, "
+                    "and the same command goes on"
+                ) from None
+            yield run
+
+
+def bases_first(jobs: Sequence[Job]) -> list[Job]:
+    """Those whose base phase no earlier one has come first; the others may take it over."""
+    seen: list[dict[str, Any]] = []
+    first, later = [], []
+    for job in jobs:
+        base = {k: v for k, v in job[1].to_dict().items() if k not in (*runs.LATER, "increment")}
+        (later if base in seen else first).append(job)
+        seen.append(base)
+    return first + later
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / runs.RESULTS).exists() and runs.load(folder).complete
+
+
+def _connect(scheduler: str) -> Client:
+    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", scheduler):
+        raise UsageError(f"--scheduler {scheduler!r} is no address like tcp://host:8786")
+
+    async def answer() -> None:  # a client waits for ever for one who listens but is no scheduler
+        security = Security().get_connection_args("client")
+        comm = await asyncio.wait_for(connect(scheduler, PATIENCE, **security), PATIENCE)
+        await comm.close()
+
+    try:
+        LoopRunner().run_sync(answer)
+        return Client(scheduler, timeout=PATIENCE, set_as_default=False)
+    except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: no certificates
+        raise UsageError(
+            f"no Dask scheduler answers at {scheduler} ({str(error)[:120] or 'it is silent'}); "
+            "start one with `dask scheduler`, or correct --scheduler"
+        ) from None
+
+
+@contextlib.contextmanager
+def _sign(out: Path) -> Iterator[Path]:
+    """A file in ``out`` that is there as long as the sweep goes on."""
+    with contextlib.ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=out, prefix=".sweep-"))
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {out} ({error.strerror}); choose another --out"
+            ) from None
+        yield Path(file.name)
+
+
+def _inspect(client: Client, sign: Path) -> None:
+    """Complain about workers that cannot do what is asked of them."""
+
+    def look() -> tuple[str | None, bool]:  # an inner function is sent whole, others by name
+        try:
+            from lucir_edu import hardware
+        except ImportError:
+            return None, False
+        return hardware.code(), sign.exists()
+
+    start = START.format(client.scheduler.address)
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except TimeoutError:
+        raise UsageError(f"the cluster has no workers; start some: {start}") from None
+    for worker, count in client.nthreads().items():
+        if count > 1:
+            raise UsageError(
+                f"the worker {worker} does {count} tasks at a time, and a run needs a process "
+                f"of its own; start it with: {start}"
+            )
+    for worker, found in client.run(look, on_error="return").items():
+        if isinstance(found, Exception):
+            raise UsageError(f"the worker {worker} cannot be asked ({found}); start it anew")
+        code, sees = found
+        if code is None:
+            raise UsageError(f"the worker {worker} lacks lucir_edu; install it there")
+        _compare(worker, code, hardware.code(), sees, sign)
+
+
+def _perform_there(one: Callable[..., runs.Run], job: Job, sign: Path, code: str) -> runs.Run:
+    """Perform a job on this worker, which may have come after the others were inspected."""
+
+    def look(event: Event | None = None) -> None:  # a sweep that was stopped has no sign any more
+        _compare(get_worker().address, hardware.code(), code, sign.exists(), sign)
+
+    look()
+    allow_children()
+    return one(job, watch=look)
+
+
+def _compare(worker: str, code: str, wanted: str, sees: bool, sign: Path) -> None:
+    if code != wanted:
+        raise UsageError(
+            f"the worker {worker} has another version of lucir_edu ({code} instead of {wanted}); "
+            "install the same there, and start it anew"
+        )
+    if not sees:
+        raise UsageError(
+            f"the worker {worker} does not see {sign.parent}; choose an --out on a disk that all "
+            "machines share"
+        )

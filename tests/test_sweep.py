@@ -1,0 +1,339 @@
+"""A sweep on a Dask cluster: a real scheduler and two real workers, on this machine."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import distributed
+import numpy as np
+import pytest
+
+import lucir_edu
+from lucir_edu import cli, cluster, hardware, runs, sweep
+from lucir_edu.config import UsageError, parse, preset
+
+QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_class=2",
+         "--set", "width=4", "--set", "precision=float32"]  # fmt: skip
+FIXED = parse(QUICK[1::2])
+GRID = ["sweep", "glyphs-b50-5", *QUICK, "--grid", "method=replay,cosine,lucir"]
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory):
+    """A client of a cluster that was started as the README tells."""
+    folder = tmp_path_factory.mktemp("cluster")
+    cards = folder / "scheduler.json"
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "dask", *arguments, "--dashboard-address", "127.0.0.1:0"]
+        return subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+
+    started = [start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", cards)]
+    wait_until(cards.exists)
+    with distributed.Client(scheduler_file=str(cards), set_as_default=False) as client:
+        address = client.scheduler.address
+        started += [
+            start(
+                "worker", address, "--nthreads", "1", "--memory-limit", "0", "--host", "127.0.0.1"
+            )
+            for _ in range(2)
+        ]
+        client.wait_for_workers(2, timeout=60)
+        yield client
+        client.shutdown()
+    for process in started:
+        process.wait(timeout=30)
+
+
+def wait_until(what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def halfway(out):
+    """A run in a folder that has some of its phases, but not all."""
+    try:
+        return next((run for run in runs.find([out]) if not run.complete), None)
+    except UsageError:  # none, or one that is written at the moment
+        return None
+
+
+def mistake(capsys, *arguments):
+    """The line that a command ends with."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("lucir-edu: ") and printed.err.count("\n") == 1, printed.err
+    return printed.err
+
+
+# ---- Runs -------------------------------------------------------------------------------------
+
+
+def test_a_sweep_on_a_cluster_survives_a_worker_and_ends_like_a_local_one(
+    dask, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    there = [*GRID, "--out", "there", "--scheduler", dask.scheduler.address]
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(cli.main(there)))
+    thread.start()
+    partial = wait_until(lambda: halfway(tmp_path / "there"))
+    name = str(partial.path.relative_to(tmp_path / "there"))
+    (worker,) = (w for w, keys in dask.processing().items() if name in [k[1] for k in keys])
+    os.kill(dask.run(os.getpid)[worker], signal.SIGKILL)
+    killed = runs.load(partial.path)
+    assert 1 <= len(killed["phases"]) < 6, "it was finished before it was killed"
+    thread.join(timeout=120)
+    assert codes == [0]
+    output = capsys.readouterr().out
+
+    resumed = runs.load(partial.path)
+    assert resumed.complete
+    kept = len(killed["phases"])  # a phase done anew takes other seconds
+    assert resumed["phases"][:kept] == killed["phases"]
+
+    assert cli.main([*GRID, "--out", "here"]) == 0
+    assert capsys.readouterr().out == output, "the same lines and the same table"
+    both = [list(runs.find([tmp_path / name])) for name in ("here", "there")]
+    assert len(both[0]) == 3
+    for a, b in zip(*both, strict=True):
+        assert a.path.relative_to(tmp_path / "here") == b.path.relative_to(tmp_path / "there")
+        assert a["environment"] == b["environment"]
+        for name in a.arrays:
+            np.testing.assert_array_equal(a.arrays[name], b.arrays[name])
+        for kind in ("cnn", "nme"):
+            assert a.accuracies(kind) == b.accuracies(kind)
+
+    def happened():
+        return dask.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+
+    before = happened(), [run.path.stat().st_mtime_ns for run in both[1]]
+    assert cli.main(there) == 0
+    assert capsys.readouterr().out == output
+    assert (happened(), [run.path.stat().st_mtime_ns for run in both[1]]) == before
+    left = {path.name for path in (tmp_path / "there").iterdir()}
+    assert left == {path.name for path in (tmp_path / "here").iterdir()}
+
+
+def test_ctrl_c_stops_the_workers_and_says_what_is_kept(dask, tmp_path, capsys):
+    def interrupt():
+        wait_until(lambda: halfway(tmp_path))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    dask.wait_for_workers(2, timeout=60)
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        code = cli.main([*GRID, "--out", str(tmp_path), "--scheduler", dask.scheduler.address])
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+        thread.join()
+    assert code == 130
+    assert f"what is finished is kept in {tmp_path}; the same command goes on" in (
+        capsys.readouterr().err
+    )
+
+    def busy(dask_worker):
+        return dask_worker.state.executing_count
+
+    wait_until(lambda: not any(dask.run(busy).values()), seconds=20)
+    assert halfway(tmp_path), "the run that was going on was not stopped"
+    assert not any(dask.processing().values())
+    assert not list(tmp_path.glob(".sweep*"))
+
+
+def start_a_process(*_, **__):
+    """As the loader of image files does."""
+    process = multiprocessing.Process(target=int)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_runs_elsewhere_may_start_processes_of_their_own(dask, tmp_path):
+    with multiprocessing.get_context("spawn").Pool(1, sweep._start_worker, (1,)) as pool:
+        assert pool.apply(start_a_process) == 0
+
+    def start(*_, **__):  # an inner function, for workers lack this module
+        process = multiprocessing.Process(target=int)
+        process.start()
+        process.join()
+        return process.exitcode
+
+    (tmp_path / "sign").touch()
+    there = dask.submit(cluster._perform_there, start, None, tmp_path / "sign", hardware.code())
+    assert there.result(timeout=60) == 0
+
+
+def test_a_run_that_is_being_written_is_no_base_and_no_mistake(tmp_path):
+    settings = [{**FIXED, "base_classes": 80, "increment": 20}]
+    (whole,) = sweep.sweep("glyphs-b50-5", settings, [0], tmp_path / "bases")
+    damaged = tmp_path / "bases" / "a"
+    damaged.mkdir()
+    (damaged / runs.RESULTS).write_text("{")
+    (run,) = sweep.sweep("glyphs-b50-5", settings, [0], tmp_path / "s", bases=tmp_path / "bases")
+    assert run.accuracies() == whole.accuracies()
+    assert run["phases"][0]["seconds"] == whole["phases"][0]["seconds"], "the base is taken over"
+
+
+def test_those_with_a_base_phase_of_their_own_come_first():
+    jobs = [
+        (f"{method}/{seed}", preset(method=method, seed=seed))
+        for method in ("replay", "cosine", "lucir", "icarl")
+        for seed in (0, 1)
+    ]
+    names = [name for name, _ in cluster.bases_first(jobs)]
+    assert names == ["replay/0", "replay/1", "cosine/0", "cosine/1",
+                     "lucir/0", "lucir/1", "icarl/0", "icarl/1"]  # fmt: skip
+    jobs.append(("other", preset(method="icarl", lr=0.2)))
+    assert [name for name, _ in cluster.bases_first(jobs)][4] == "other"
+
+
+# ---- Mistakes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "local", "host:8786", "tcp://host", "tcp://host:port", "http://host:8786"]
+)
+def test_a_malformed_address(wrong, tmp_path, capsys):
+    said = mistake(capsys, "sweep", "glyphs-b50-5", "--out", tmp_path, "--scheduler", wrong)
+    assert "no address like tcp://host:8786" in said and repr(wrong) in said
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent", "no certificates"])
+def test_nobody_answers(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind == "silent":
+            listener.listen()
+        scheme = "tls" if kind == "no certificates" else "tcp"
+        there = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        out = tmp_path / "s"
+        said = mistake(capsys, "sweep", "glyphs-b50-5", "--out", out, "--scheduler", there)
+    assert f"no Dask scheduler answers at {there}" in said and not out.exists()
+
+
+def test_without_dask(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "lucir_edu.cluster")
+    monkeypatch.delattr(lucir_edu, "cluster")
+    there = "tcp://127.0.0.1:8786"
+    said = mistake(capsys, "sweep", "glyphs-b50-5", "--out", tmp_path, "--scheduler", there)
+    assert "pip install" in said and "[cluster]" in said
+
+
+def test_processes_and_a_scheduler(tmp_path, capsys):
+    said = mistake(capsys, "sweep", "glyphs-b50-5", "--out", tmp_path, "--processes", 2,
+                   "--scheduler", "tcp://127.0.0.1:8786")  # fmt: skip
+    assert "exclude each other" in said
+
+
+@pytest.mark.parametrize(
+    ("workers", "says"), [(0, "has no workers"), (1, "does 2 tasks at a time")]
+)
+def test_workers_that_were_not_started_as_told(workers, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=2, processes=False, protocol="tcp",
+        host="127.0.0.1", dashboard_address="127.0.0.1:0",
+    ) as few:  # fmt: skip
+        there = few.scheduler_address
+        said = mistake(capsys, "sweep", "glyphs-b50-5", "--out", tmp_path, "--scheduler", there)
+    assert says in said and f"dask worker {there} --nthreads 1" in said
+
+
+def test_a_mistake_that_a_worker_finds(dask, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = mistake(capsys, "sweep", "cifar100-b50-5", "--data-root", "nowhere", "--out", "s",
+                   "--scheduler", dask.scheduler.address)  # fmt: skip
+    assert f"lucir-edu data --dataset cifar100 --data-root {tmp_path / 'nowhere'}" in said
+
+
+def test_a_run_that_brings_its_workers_down(dask, tmp_path, capsys):
+    def allow(failures):
+        def change(dask_scheduler):
+            dask_scheduler.allowed_failures = failures
+
+        dask.run_on_scheduler(change)
+
+    def bring_down():
+        wait_until(lambda: any(dask.processing().values()))
+        for number in dask.run(os.getpid).values():
+            os.kill(number, signal.SIGKILL)
+
+    dask.wait_for_workers(2, timeout=60)
+    allow(0)
+    thread = threading.Thread(target=bring_down)
+    thread.start()
+    try:
+        said = mistake(capsys, *GRID, "--out", tmp_path, "--scheduler", dask.scheduler.address)
+    finally:
+        allow(3)
+        thread.join()
+    assert "workers died one after the other while they had" in said and str(tmp_path) in said
+
+
+def test_a_folder_that_cannot_be_written_to(dask, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    said = mistake(capsys, "sweep", "glyphs-b50-5", "--out", tmp_path / "file" / "s",
+                   "--scheduler", dask.scheduler.address)  # fmt: skip
+    assert "cannot write to" in said and "--out" in said
+
+
+def lack():
+    def spoil():  # an inner function, for workers lack this module
+        import sys
+
+        sys.modules["lucir_edu"] = None  # as Python has it for a module that is not there
+
+    return spoil
+
+
+def differ():
+    def spoil():
+        from lucir_edu import hardware
+
+        hardware.code = lambda: "0123456789ab"
+
+    return spoil
+
+
+def be_blind():
+    def spoil():
+        import pathlib
+
+        exists = pathlib.Path.exists
+        pathlib.Path.exists = lambda path: "s" not in path.parts and exists(path)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lack, "lacks lucir_edu"),
+        (differ, "has another version of lucir_edu (0123456789ab instead of " + hardware.code()),
+        (be_blind, "does not see"),
+    ],
+)
+def test_a_worker_that_cannot_do_it(dask, spoil, says, tmp_path, capsys):
+    dask.wait_for_workers(2, timeout=60)
+    worker = sorted(dask.nthreads())[1]
+    dask.run(spoil(), workers=[worker])
+    try:
+        said = mistake(capsys, "sweep", "glyphs-b50-5", *QUICK, "--out", tmp_path / "s",
+                       "--scheduler", dask.scheduler.address)  # fmt: skip
+    finally:
+        dask.restart_workers([worker])
+    assert f"the worker {worker} {says}" in said
+    assert list((tmp_path / "s").iterdir()) == []
