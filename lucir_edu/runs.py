@@ -122,10 +122,12 @@ def perform(
         earlier, midway = None, None
         if out is not None:
             out = Path(out)
+            if resume and (out / RESULTS).exists():
+                earlier = _earlier(out, config, stream, resume)
+                if earlier.complete:  # and nothing to write
+                    return earlier
             stack.enter_context(_alone(out))
             earlier = _earlier(out, config, stream, resume)
-            if earlier is not None and earlier.complete:
-                return earlier
             identity = _identity(config, stream, about["environment"])
             midway = load_midway(out, identity) if resume else None
         if earlier is not None:
@@ -139,6 +141,13 @@ def perform(
         for event in train(config, dataset, device=device, start=start, midway=midway):
             if isinstance(event, PhaseEnd):
                 measurement = event.measurement
+                if not all(
+                    math.isfinite(x) for x in vars(measurement).values() if type(x) is float
+                ):
+                    raise UsageError(
+                        f"the training diverged in phase {measurement.phase}: its figures are no "
+                        f"numbers; lower lr={config.lr} (phases before this one are kept)"
+                    )
                 if base is not None and measurement.phase == 0:
                     learnt = {key: base["phases"][0][key] for key in ("losses", "seconds")}
                     measurement = dataclasses.replace(measurement, **learnt)
@@ -187,10 +196,9 @@ def _alone(out: Path) -> Iterator[None]:
             f"another run is writing to {out}; wait until it has ended, or choose another --out"
         ) from None
     except OSError as error:
-        if not (out / RESULTS).exists():  # else it may be complete, and nothing to write
-            raise UsageError(
-                f"cannot write to {out} ({error.strerror}); choose another --out"
-            ) from None
+        raise UsageError(
+            f"cannot write to {out} ({error.strerror}); choose another --out"
+        ) from None
     try:
         yield
     finally:

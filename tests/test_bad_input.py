@@ -639,7 +639,7 @@ def test_a_resumed_run_of_other_settings(halted, untrained):
 
 def test_a_training_that_diverges_is_told_and_not_kept(halted):
     diverging = config.preset("folder", **{**TINY, "epochs": 9, "lr": 1e3, "weight_decay": 1e3})
-    with pytest.raises(UsageError, match="in phase 0[^;]*; .*lower lr"):
+    with pytest.raises(UsageError, match=r"in phase 0[^;]*; .*lower lr"):
         runs.perform(diverging, datasets.folder.load(None), out="other", device="cpu")
     assert list(Path("other").iterdir()) == []
 
