@@ -398,7 +398,7 @@ def _check(run: Run) -> None:
         (_all(int, bounds) and bounds == sorted(set(bounds)), "bounds"),
         (bounds[0] == 0 < count < len(bounds), "phases"),
         (_all(int, run["class_order"]), "class_order"),
-        (sorted(run["class_order"]) == list(range(classes)), "class_order"),
+        (sorted(run["class_order"]) == list(range(len(run["classes"]))), "class_order"),
         (len(run["classes"]) == classes and _all(str, run["classes"]), "classes"),
         (run["seed"] == config.seed, "seed"),
         (run["method"] == method_of(config), "method"),

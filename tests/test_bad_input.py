@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torchvision.datasets import CIFAR100
 
-from lucir_edu import cli, config, datasets, runs, trainer
+from lucir_edu import bench, cli, config, datasets, runs, trainer
 from lucir_edu.config import METHODS, PRESETS, Config, UsageError
 from lucir_edu.lab import explorer, plots, report, views
 
@@ -62,9 +62,9 @@ def untrained(monkeypatch):
 
     def refuse(*_, **__):
         raise AssertionError("trained")
-        yield
 
     monkeypatch.setattr(runs, "train", refuse)
+    monkeypatch.setattr(bench, "measure", refuse)
 
 
 @pytest.fixture
@@ -757,6 +757,12 @@ def test_a_damaged_run_is_neither_reported_nor_resumed(damage, halted, untrained
     for command in (["report", "run"], ["report", "run", "--html", "page.html"], RESUME):
         assert "run holds a damaged or foreign run" in refused(command)
     assert not Path("opened").exists()
+
+
+def test_arrays_are_not_unpacked_when_they_are_too_large(halted, monkeypatch):
+    put("mean_logits", lambda a: np.zeros((2, 4, 10**6)))(halted)
+    monkeypatch.setattr(runs, "MOST_BYTES", 10**6)
+    assert "arrays.npz is too large" in refused(["report", "run"])
 
 
 def test_a_run_without_settings_that_came_later_is_reported(halted):
