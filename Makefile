@@ -31,7 +31,7 @@ lint: $(ready)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 run := $(BIN)/lucir-edu sweep glyphs-b50-5 --out runs/glyphs-b50-5 --processes 2
-results: $(ready)  ## recompute the recorded runs on Glyphs-100, about an hour on two cores
+results: $(ready)  ## recompute the recorded runs on Glyphs-100
 	$(run) --seeds 5 --grid cosine,less_forget,margin_ranking
 	$(run) --seeds 5 --grid method=finetune,icarl,joint
 	$(run) --seeds 3 --set method=cosine --set score_distillation=true
@@ -52,14 +52,15 @@ protocol = $(BIN)/lucir-edu sweep $(1) --data-root $(DATA) --bases $(cifar) --ou
   $($(SCHEDULE)) --grid order_seed=1993,1,2
 paper: $(ready)  ## the paper's protocols on CIFAR-100: three orders, several methods; wants a GPU
 	mkdir -p $(cifar)
-	$(call protocol,cifar100-b50-5) --grid method=lucir,icarl,replay,finetune,joint
+	$(call protocol,cifar100-b50-5) --grid method=lucir,cosine+lf,cosine,replay,icarl,finetune,joint
 	$(call protocol,cifar100-2tasks) --grid method=lucir,icarl,replay
 	$(call protocol,cifar100-b50-10) --grid method=lucir,icarl,replay
 	$(call protocol,cifar100-b50-1) --grid method=lucir,icarl
 	$(call protocol,cifar100-5tasks) --grid method=lucir
 	$(call protocol,cifar100-b50-2) --grid method=lucir
 	$(call protocol,cifar100-b50-25) --grid method=lucir
-	$(call protocol,cifar100-b50-5) --grid cosine,less_forget,margin_ranking
+	$(call protocol,cifar100-b50-5) --set method=replay --set less_forget=true --grid margin_ranking
+	$(call protocol,cifar100-b50-5) --set method=replay --set margin_ranking=true --grid cosine
 	$(call protocol,cifar100-b50-5) --set method=cosine --set score_distillation=true
 	$(call protocol,cifar100-b50-5) --set adaptive_lambda=false
 	$(call protocol,cifar100-b50-5) --set imprint=false

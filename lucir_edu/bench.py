@@ -151,7 +151,8 @@ class Subject:
     def evaluation(self) -> Iterator[int]:
         """Judging test images."""
         while True:
-            self.learner.predict(self.learner.test_images, self.judged)
+            learner = self.learner
+            trainer.predict(learner.net, learner.test_images, self.judged, learner.precision)
             yield len(self.judged)
 
     def herding(self) -> Iterator[int]:

@@ -141,7 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(command=_bench)
 
     data = commands.add_parser(
-        "data", help="fetch or check a data set", description="Fetch a data set, or check it."
+        "data",
+        help="fetch or check a data set",
+        description="Fetch a data set, or check it; in a folder of images, every one is read.",
     )
     data.add_argument("--dataset", default="glyphs", choices=configs.CHOICES["dataset"])
     data.add_argument("--data-root", type=_path, metavar="DIR")

@@ -104,7 +104,7 @@ def together() -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group()  # a backend for every kind of device that is there
     try:
         with contextlib.ExitStack() as stack:
             if not is_first():
@@ -156,7 +156,7 @@ def gather(features: Tensor, total: int) -> Tensor:
 
 def spread(net: nn.Module) -> nn.Module:
     """The network to be trained by all processes; on GPUs its batch norms see the whole batch."""
-    if ranks() > 1 and torch.cuda.is_available():
+    if ranks() > 1 and next(net.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)
     return net
 

@@ -102,7 +102,8 @@ class FileLoader:
         loader = torch.utils.data.DataLoader(
             self._files,
             batch_sampler=[hardware.share(item).numpy() for item in items],
-            num_workers=pictures.processes(self.workers, len(batches)),
+            num_workers=min(self.workers, len(batches)),
+            generator=torch.Generator(),  # and not the one that others draw from
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
         )

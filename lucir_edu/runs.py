@@ -31,8 +31,9 @@ from lucir_edu.stream import Stream
 from lucir_edu.stream import make as make_stream
 from lucir_edu.trainer import EpochEnd, Event, Measurement, Midway, PhaseEnd, State, train
 
-RESULTS, ARRAYS, MIDWAY = "results.json", "arrays.npz", "midway.safetensors"
+RESULTS, ARRAYS, MIDWAY, LOCK = "results.json", "arrays.npz", "midway.safetensors", ".lock"
 KEEP_EVERY = 60.0  # seconds, at the least, between two states kept inside a phase
+LOCK_PATIENCE = 3.0  # seconds in which a run that was just stopped may leave its folder
 BY_TWO_CLASSES = ("confusion_cnn", "confusion_nme", "embedding_angles")  # arrays (P, C, C)
 BANK = Path(__file__).parents[1] / "data" / "bank"
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -124,7 +125,10 @@ def perform(
             out = Path(out)
             if resume and (out / RESULTS).exists():
                 earlier = _earlier(out, config, stream, resume)
-                if earlier.complete:  # and nothing to write
+                if earlier.complete:  # there is nothing to write, maybe to what cannot be written
+                    with contextlib.suppress(OSError):
+                        for leftover in (MIDWAY, LOCK):  # of one that was killed at its very end
+                            (out / leftover).unlink(missing_ok=True)
                     return earlier
             stack.enter_context(_alone(out))
             earlier = _earlier(out, config, stream, resume)
@@ -141,13 +145,6 @@ def perform(
         for event in train(config, dataset, device=device, start=start, midway=midway):
             if isinstance(event, PhaseEnd):
                 measurement = event.measurement
-                if not all(
-                    math.isfinite(x) for x in vars(measurement).values() if type(x) is float
-                ):
-                    raise UsageError(
-                        f"the training diverged in phase {measurement.phase}: its figures are no "
-                        f"numbers; lower lr={config.lr} (phases before this one are kept)"
-                    )
                 if base is not None and measurement.phase == 0:
                     learnt = {key: base["phases"][0][key] for key in ("losses", "seconds")}
                     measurement = dataclasses.replace(measurement, **learnt)
@@ -184,7 +181,7 @@ def _alone(out: Path) -> Iterator[None]:
     """Keep other runs out of a folder; those who train this one together are not others."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; choose another --out")
-    lock = FileLock(out / ".lock", timeout=0)
+    lock = FileLock(out / LOCK, timeout=LOCK_PATIENCE)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if hardware.is_first():

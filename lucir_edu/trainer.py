@@ -427,12 +427,6 @@ class Learner:
             every.append(labels)
         return torch.cat(features), torch.cat(every)
 
-    def predict(
-        self, images: loader.Loader, indices: Tensor, flip: bool = False
-    ) -> tuple[Output, Tensor]:
-        """The network's output for images, in evaluation mode, and their labels."""
-        return predict(self.net, images, indices, self.precision, flip)
-
     def prototypes(self, num_classes: int) -> Tensor | None:
         """The exemplars' mean features, for NME; both views of an image where training flips."""
         indices = self.memory.indices
@@ -467,6 +461,11 @@ class Learner:
             nme = memory.nearest_mean(output.features, means).cpu().numpy()
         weight = head.weight.detach()
         norms = weight.norm(dim=1).cpu().numpy()
+        if not (output.logits.isfinite().all() and np.isfinite(norms).all()):
+            raise UsageError(
+                f"the training diverged in phase {phase.number}: the network's answers are no "
+                f"numbers; lower lr={self.config.lr} (phases before this one are kept)"
+            )
         cosines = losses.cosine_similarity_matrix(weight, weight).clamp(-1, 1)
         sides = metrics.old_new_confusion(cnn, targets, num_old)
         arrays = {

@@ -58,8 +58,15 @@ def test_imagenet_presets_have_the_authors_settings(name, classes, phases):
     config = preset(name)
     sizes = split_classes(classes, config.base_classes, config.increment)
     assert sizes == [classes // 2] + [classes // 2 // phases] * phases
-    assert (config.backbone, config.epochs, config.weight_decay) == ("resnet18", 90, 1e-4)
-    assert config.lambda_base == 10
+    expected = {
+        "dataset": "folder", "order_seed": 1993, "backbone": "resnet18", "feature_dim": None,
+        "epochs": 90, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4,
+        "schedule": "steps", "warmup": 0.0, "flip": True, "exemplars_per_class": 20,
+        "memory_total": None, "lambda_base": 10.0, "top_k": 2, "margin": 0.5, "margin_weight": 1.0,
+        "imprints": True, "freezes_old": True, "adaptive_lambda": True, "lambda_rule": "code",
+        "balanced_finetune": False, "damaged": "refuse",
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in expected} == expected
     assert [round(share * 90) for share in config.milestones] == [30, 60]
     assert config.subset_classes == (100 if classes == 100 else None)
 

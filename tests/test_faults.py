@@ -5,8 +5,10 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,8 +175,19 @@ def test_killed_at_any_moment_a_run_ends_as_if_left_alone(
         assert figures(run) == figures(alone)
         assert exemplars(out) == exemplars(tmp_path / "whole")
         assert not any(out.glob(".*"))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"tested with {KILLS} kills at random moments" in readme
     assert within > KILLS / 5, "too few were killed inside a phase"
     assert unfinished, "none was killed while it wrote"
+
+
+def test_what_a_run_killed_at_its_very_end_leaves_is_removed(whole, settings, dataset):
+    alone, out = whole
+    names = {path.name for path in out.iterdir()}
+    for leftover in (runs.MIDWAY, runs.LOCK):
+        (out / leftover).touch()
+    assert figures(perform(settings, dataset, out=out, device="cpu", resume=True)) == figures(alone)
+    assert {path.name for path in out.iterdir()} == names
 
 
 # ---- The folder -------------------------------------------------------------------------------
@@ -192,7 +205,9 @@ def test_arrays_written_before_a_kill_do_not_cost_the_run(whole, settings, datas
     )
 
 
-def test_two_runs_do_not_share_a_folder(settings, dataset, tmp_path):
+def test_two_runs_do_not_share_a_folder(settings, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LOCK_PATIENCE", 0.1)
+
     def meanwhile(event):
         if isinstance(event, PhaseStart):
             with pytest.raises(UsageError, match="another run is writing"):
@@ -203,6 +218,13 @@ def test_two_runs_do_not_share_a_folder(settings, dataset, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "arrays.npz", *(f"phase_0{t}.safetensors" for t in range(3)), "results.json"
     ]  # fmt: skip
+
+
+def test_a_run_waits_for_one_that_was_just_stopped_to_leave(settings, dataset, tmp_path):
+    lock = runs.FileLock(tmp_path / runs.LOCK, thread_local=False)
+    lock.acquire()
+    threading.Timer(0.5, lock.release).start()
+    assert perform(settings, dataset, out=tmp_path, device="cpu").complete
 
 
 @pytest.fixture
@@ -319,6 +341,20 @@ def test_nothing_is_told_of_a_training_that_goes_well(settings, dataset):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert perform(settings, dataset, device="cpu").complete
+
+
+def test_answers_that_are_no_numbers_end_the_run(settings, dataset, tmp_path, monkeypatch):
+    """As after a last step that was too large, of which no loss tells any more."""
+    plain = trainer.evaluate
+
+    def broken(net, *arguments):
+        output = plain(net, *arguments)
+        return output._replace(logits=output.logits / (0 if net.num_classes == 9 else 1))
+
+    monkeypatch.setattr(trainer, "evaluate", broken)
+    with pytest.raises(UsageError, match=r"diverged in phase 1: .* lower lr=0\.1"):
+        perform(settings, dataset, out=tmp_path, device="cpu")
+    assert len(runs.load(tmp_path)["phases"]) == 1
 
 
 def test_too_large_steps_are_told_on_the_command_line(tmp_path, monkeypatch, capsys):

@@ -159,6 +159,14 @@ def test_augmented_files_are_drawn_anew_from_the_generator(files, make_config):
     assert not torch.equal(one, two)
 
 
+def test_reading_leaves_the_global_random_numbers_alone(files, make_config):
+    for workers in (0, 1):
+        source = file_loader(files, make_config(workers=workers))
+        state = torch.get_rng_state()
+        list(source.augmented(torch.arange(8), 4, draw(1)))
+        assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_plain_files_are_the_middle_of_the_resized_image(files, make_config):
     ((images, labels),) = file_loader(files, make_config(workers=0)).plain(torch.arange(8))
     assert labels.tolist() == [0] * 4 + [1] * 4

@@ -28,6 +28,7 @@ STD = (0.229, 0.224, 0.225)
 # torchvision's, and GIF; other files are no images
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
+TRIAL = 32  # images that a process tries at a time
 READABLE = "readable.npy"  # what was found readable: 8 bytes for a file's name, size and time
 
 
@@ -79,7 +80,7 @@ def choose(dataset: Dataset, config: Config, root: Path, cache: Path) -> Dataset
             raise UsageError(
                 f"{len(found)} of {count} images cannot be read: {pictures.shown(path)} ({reason})"
                 f"{', …' * (len(found) > 1)}; mend them, or leave them out by --set damaged=skip "
-                f"(lucir-edu data --dataset folder lists all)"
+                f"(lucir-edu data --dataset folder --data-root {_name(root)} lists all)"
             )
         left_out += found
         dataset = _without(dataset, found)
@@ -102,11 +103,12 @@ def damaged(paths: np.ndarray, workers: int, cache: Path) -> dict[str, str]:
     """
     stamps = np.array([_stamp(path) for path in paths], dtype=np.uint64)
     unknown = np.flatnonzero(~np.isin(stamps, _remembered(cache)) | (stamps == 0))
-    batches = [unknown[i : i + 32] for i in range(0, len(unknown), 32)]
+    batches = [unknown[i : i + TRIAL] for i in range(0, len(unknown), TRIAL)]
     loader = torch.utils.data.DataLoader(
         _Trial(paths),
         batch_sampler=batches,
-        num_workers=pictures.processes(workers, len(batches) // 4),
+        num_workers=min(workers, len(batches) // 4),
+        generator=torch.Generator(),  # and not the one that others draw from
         collate_fn=list,
     )
     found, readable = {}, []

@@ -25,8 +25,8 @@ class TensorSplit:
 class FileSplit:
     """Images on disk, read when needed: (n,) file names as bytes, and (n,) labels.
 
-    The names are one array of as many bytes each as the longest has: strings would take four times
-    as much, and once more in every process that reads, for to look at one is to change its page.
+    The names are one array, each of as many bytes as the longest has: strings would take twice as
+    much, and as much again in every process that reads, for to look at one is to write to it.
     """
 
     paths: np.ndarray

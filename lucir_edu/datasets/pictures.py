@@ -1,7 +1,6 @@
 """An image file as RGB pixels, whatever it holds: grey, a palette, CMYK, 16 bits, transparency."""
 
 import contextlib
-import multiprocessing
 import warnings
 from collections.abc import Callable
 
@@ -73,11 +72,6 @@ def why(error: Exception) -> str:
 def shown(path: str) -> str:
     """A file's name for a message of one line."""
     return path if path.isprintable() else ascii(path)
-
-
-def processes(workers: int, batches: int) -> int:
-    """How many processes to read with; a sweep's own processes may not start others."""
-    return 0 if multiprocessing.current_process().daemon else min(workers, batches)
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -126,11 +126,19 @@ async function explore(section, followsAddress) {
 
   find("link").addEventListener("change", (event) => { take(event.target.value); show(); });
   section.addEventListener("input", (event) => { if (event.target !== find("link")) show(); });
+  function takeAddress() {
+    try {
+      take(decodeURI(location.hash.slice(1)));
+    } catch (error) {
+      if (!(error instanceof URIError)) throw error;  // a lone % means nothing
+    }
+  }
+
   if (followsAddress)
-    window.addEventListener("hashchange", () => { take(decodeURI(location.hash.slice(1))); show(); });
+    window.addEventListener("hashchange", () => { takeAddress(); show(); });
   section.hidden = false;
   take(bank.first);
-  if (followsAddress) take(decodeURI(location.hash.slice(1)));
+  if (followsAddress) takeAddress();
   show();
 }
 

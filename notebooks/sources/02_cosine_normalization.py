@@ -409,10 +409,10 @@ plots.show(sphere.picture(views))
 SpherePanel(views)
 
 # %% [markdown]
-# The sliders go from phase to phase and turn the spheres, and so does the mouse; hover to read a dot's
-# letter. (Without a running notebook, the picture above shows the same.) Look for three things: on the linear side,
-# where do the arrows of old letters and their dots part? On the cosine side, do dots gather round
-# their own arrow? And which old letter's dots lie nearest to Я and И?
+# The sliders go from phase to phase and turn the spheres; the mouse turns them too, and shows a dot's
+# letter. (Without a running notebook, the picture above shows the same.) Look for three things: on
+# the linear side, where do the arrows of old letters and their dots part? On the cosine side, do dots
+# gather round their own arrow? And which old letter's dots lie nearest to Я and И?
 #
 # Three dimensions are few for twelve letters: the accuracies below are not those of the full network.
 

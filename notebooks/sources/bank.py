@@ -51,10 +51,8 @@ def keep(sweeps: list[Path]) -> None:
 def keep_paper(sweeps: list[Path]) -> None:
     for run in runs.find(sweeps):
         if run.complete:
-            config = run["config"]
-            name = f"{run['method']},epochs={config['epochs']}"
-            order = f"order{config['order_seed']},seed{run['seed']}"
-            target = PAPER / run["preset"] / name / order
+            setting = runs.label(run).replace(" ", ",")
+            target = PAPER / run["preset"] / setting / f"seed{run['seed']}"
             target.mkdir(parents=True, exist_ok=True)
             runs.save(run, target)
 
