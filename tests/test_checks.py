@@ -4,6 +4,7 @@ import _thread
 import functools
 import inspect
 import itertools
+import os
 import random
 import re
 import signal
@@ -11,13 +12,17 @@ import sys
 import threading
 import time
 
+import nbformat
 import numpy as np
+import psutil
 import pytest
 import torch
+import torch.nn.functional as F
+from nbclient import NotebookClient
 from torch import nn
 
 from lucir_edu import losses
-from lucir_edu.lab import checks, grading
+from lucir_edu.lab import checks, grading, sandbox
 from tests.wrong_submissions import RIGHT, WRONG
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -27,7 +32,7 @@ SOLUTIONS = ("F.normalize", "torch.", "@", "**", "sqrt(", ".mean(", "dim=", ".T"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """Enough for all but those that never end."""
-    monkeypatch.setattr(grading, "TIME_LIMIT", 1.0)
+    monkeypatch.setattr(sandbox, "TIME_LIMIT", 1.0)
 
 
 def named(exercise):
@@ -203,7 +208,7 @@ def test_no_two_mistakes_look_alike_and_none_looks_right(exercise):
         for behaviour in behaviours:
             try:
                 seen[words].append(behaviour.observe(function))
-            except grading.Wrong as wrong:
+            except sandbox.Wrong as wrong:
                 seen[words].append({wrong.words: torch.zeros(())})
     for one, other in itertools.combinations(seen, 2):
         pairs = zip(seen[one], seen[other], strict=True)
@@ -279,7 +284,7 @@ def test_exit_does_not_end_the_kernel(monkeypatch):
             pytest.fail("the kernel ends")
 
     shell = Shell()
-    monkeypatch.setattr(grading, "get_ipython", lambda: shell)
+    monkeypatch.setattr(sandbox, "get_ipython", lambda: shell)
     lines, _ = checks.adaptive_lambda.report(lambda *arguments: shell.ask_exit())
     assert "raises SystemExit" in lines[1]
     assert shell.ask_exit.__func__ is Shell.ask_exit
@@ -393,7 +398,7 @@ def stubborn(base, num_old, num_new):
 
 
 def test_an_endless_loop_is_stopped_and_its_thread_is_gone(monkeypatch):
-    monkeypatch.setattr(grading, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.2)
     before, began = working_threads(), time.monotonic()
     lines, _ = checks.adaptive_lambda.report(endless)
     assert time.monotonic() - began < 2
@@ -404,23 +409,72 @@ def test_an_endless_loop_is_stopped_and_its_thread_is_gone(monkeypatch):
 
 
 def test_a_loop_that_catches_everything_is_put_to_sleep(monkeypatch):
-    monkeypatch.setattr(grading, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.2)
     before, began = working_threads(), time.monotonic()
     lines, _ = checks.adaptive_lambda.report(stubborn)
     assert time.monotonic() - began < 2
     assert lines[1].endswith("is there a loop that never ends?")
     (left,) = set(working_threads()) - set(before)
     frame = sys._current_frames()[left.ident]
-    assert frame.f_code is grading._Sleep.__init__.__code__
+    assert frame.f_code is sandbox._Sleep.__init__.__code__
 
 
 def test_what_cannot_be_stopped_is_said_so(monkeypatch):
-    monkeypatch.setattr(grading, "TIME_LIMIT", 0.2)
-    monkeypatch.setattr(grading, "STOPPING", 0.1)
+    monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(sandbox, "STOPPING", 0.1)
     release = threading.Event()
     lines, _ = checks.adaptive_lambda.report(lambda *arguments: release.wait())
     release.set()
     assert "cannot be stopped: restart the kernel" in lines[1]
+
+
+# ---- Too much memory, and too deep ------------------------------------------------------------
+
+
+def growing(base, num_old, num_new):
+    kept = bytes(2**20)
+    while True:
+        kept += kept
+
+
+GREEDY = {
+    "torch": lambda base, num_old, num_new: torch.ones(10**11),
+    "numpy": lambda base, num_old, num_new: np.ones(10**11),
+    "pairs": lambda base, num_old, num_new: torch.ones(10**6) @ torch.ones(10**6, 10**5),
+    "a text": lambda base, num_old, num_new: "x" * 10**12,
+    "what grows": growing,
+}
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux can limit memory")
+@pytest.mark.parametrize("kind", GREEDY)
+def test_gigabytes_are_refused_and_given_back(kind, monkeypatch):
+    monkeypatch.setattr(sandbox, "TIME_LIMIT", 20.0)
+    process = psutil.Process()
+    limit, before = process.rlimit(psutil.RLIMIT_AS), process.memory_info()
+    lines, right = checks.adaptive_lambda.report(GREEDY[kind])
+    assert not right and "raises MemoryError: more than 2 GB, for examples this small" in lines[1]
+    assert process.rlimit(psutil.RLIMIT_AS) == limit
+    assert process.memory_info().vms < before.vms + 2**29, "it is held still"
+
+
+def deep(base, num_old, num_new):
+    return 1 + deep(base, num_old, num_new)
+
+
+def deeper(base, num_old, num_new):
+    sys.setrecursionlimit(20_000)
+    return deep(base, num_old, num_new)
+
+
+@pytest.mark.parametrize("function", [deep, deeper])
+def test_endless_recursion_is_said_so_in_a_few_lines(function):
+    before = sys.getrecursionlimit()
+    lines, _ = checks.adaptive_lambda.report(function)
+    text = "\n".join(lines)
+    assert "raises RecursionError: maximum recursion depth exceeded" in text
+    assert "of deep: return 1 + deep(base, num_old, num_new)" in text
+    assert len(text) < 600 and sys.getrecursionlimit() == before
 
 
 def test_an_interrupt_by_the_user_stops_the_cell(request):
@@ -475,6 +529,113 @@ def test_random_states_and_torch_settings_stay(fails):
     _, right = checks.adaptive_lambda.report(adaptive_lambda)
     assert right is not fails
     assert state() == before
+
+
+def patch_function():
+    F.normalize = lambda x, dim=1: x
+
+
+def patch_method():
+    torch.Tensor.sum = lambda self, *arguments, **named: self  # its own is of a class above
+
+
+def patch_operator():
+    torch.nn.Module.__call__ = lambda self, x: x
+
+
+def patch_constructor():
+    torch.nn.Linear.__init__ = lambda self: None
+
+
+def patch_ours():
+    losses.less_forget = None
+
+
+def delete():
+    vars(np).pop("linalg", None)
+
+
+def shadow():
+    import builtins
+
+    builtins.sum = max
+
+
+@pytest.mark.parametrize(
+    ("patch", "name"),
+    [
+        (patch_function, "torch.nn.functional.normalize"), (patch_method, "Tensor.sum"),
+        (patch_operator, "Module.__call__"), (patch_constructor, "Linear.__init__"),
+        (patch_ours, "losses.less_forget"), (delete, "numpy.linalg"), (shadow, "builtins.sum"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+@pytest.mark.parametrize("fails", [False, True])
+def test_changes_of_libraries_are_told_and_put_back(patch, name, fails):
+    def less_forget(features, old_features):
+        value = losses.less_forget(features, old_features)
+        patch()
+        if fails:
+            raise ValueError("no")
+        return value
+
+    before = [dict(vars(owner)) for owner in sandbox.SHARED]
+    lines, right = checks.less_forget.report(less_forget)
+    assert not right and f"changes {name}, on which all other code depends" in lines[1]
+    after = [dict(vars(owner)) for owner in sandbox.SHARED]
+    assert [
+        (owner, name)
+        for owner, was, now in zip(sandbox.SHARED, before, after, strict=True)
+        for name in was.keys() | now.keys()
+        if was.get(name) is not now.get(name) and not name.startswith("__")
+    ] == []
+    assert checks.less_forget.report(as_it_should_be)[1]
+
+
+def test_the_folder_is_the_same_afterwards(tmp_path):
+    before = os.getcwd()
+
+    def adaptive_lambda(base, num_old, num_new):
+        os.chdir(tmp_path)
+        return losses.adaptive_lambda(base, num_old, num_new)
+
+    assert checks.adaptive_lambda.report(adaptive_lambda)[1]
+    assert os.getcwd() == before
+
+
+VILLAINS = """
+import sys, torch, torch.nn.functional as F
+from lucir_edu.lab import checks, sandbox
+sandbox.TIME_LIMIT = 0.5
+def loop(*_):
+    while True: pass
+def flood(*_):
+    while True: print("x" * 100)
+def memory(*_): return torch.ones(10**11)
+def recursion(*_): return recursion()
+def leave(*_): exit()
+def leave_too(*_): raise SystemExit
+def patch(*_): torch.Tensor.sum = None
+def unknown(*_): return undefined
+torch.manual_seed(3)
+state = torch.get_rng_state()
+for villain in (loop, flood, memory, recursion, leave, leave_too, patch, unknown):
+    checks.adaptive_lambda(villain)
+assert torch.equal(torch.get_rng_state(), state)
+"""
+
+
+def test_a_kernel_lives_on_whatever_it_is_given(tmp_path):
+    cells = [VILLAINS, "print('alive', float(torch.ones(3).sum()))"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    NotebookClient(notebook, timeout=60).execute()
+    report = "".join(output["text"] for output in notebook.cells[0].outputs)
+    lines = [line for line in report.splitlines() if "✗" in line]
+    words = ["ran longer than", "prints more than", "MemoryError", "RecursionError", "SystemExit",
+             "SystemExit", "changes Tensor.sum", "NameError"]  # fmt: skip
+    assert len(lines) == len(words)
+    assert [word for word, line in zip(words, lines, strict=True) if word not in line] == []
+    assert notebook.cells[1].outputs[0]["text"] == "alive 3.0\n"
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

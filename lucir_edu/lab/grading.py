@@ -3,196 +3,30 @@
 A function is judged by what is observed of it on a few examples: its results, the gradients that
 flow through it, what becomes of its arguments. It is right when the same is observed of the
 package's function. When not, the exercise's known mistakes are observed too, and one that looks
-the same says what is wrong. The learner's code runs in a thread of its own, where it can be
-stopped and its prints are counted.
+the same says what is wrong.
 """
 
-import contextlib
 import copy
-import ctypes
 import inspect
 import linecache
-import math
-import random
-import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
-from IPython import get_ipython
 from torch import Tensor
 
+from lucir_edu.lab.sandbox import MEMORY_LIMIT, Prints, Wrong, apart, nothing_changes
 from lucir_edu.model import Output
-
-TIME_LIMIT = 5.0  # seconds for a behaviour
-STOPPING = 0.5  # seconds of asking a thread to end, and as many of putting it to sleep
-FLOOD = 10_000  # characters that may be printed during a behaviour
-SHOWN_LINES, SHOWN_CHARACTERS = 10, 1000  # of what was printed in all
 
 Observation = dict[str, Tensor]  # what was seen, by what it was seen of
 Case = dict[str, Any]  # example arguments by name, in the order of the signature
 
 
-class Wrong(Exception):
-    """What is wrong, in words.
-
-    Args:
-        final: nothing is to be learnt from testing further.
-    """
-
-    def __init__(self, words: str, final: bool = True) -> None:
-        super().__init__(words)
-        self.words, self.final = words, final
-
-
-# ---- Running a learner's function -------------------------------------------------------------
-
-
-class Prints:
-    """What a learner's function prints: the beginning, and how many characters there were."""
-
-    def __init__(self) -> None:
-        self.kept, self.count, self.recent = "", 0, 0  # recent: during this behaviour
-
-    def add(self, text: str) -> None:
-        self.kept += text[: SHOWN_CHARACTERS - len(self.kept)]
-        self.count += len(text)
-        self.recent += len(text)
-        if self.recent > FLOOD:
-            raise _Flood
-
-    def shown(self) -> list[str]:
-        """Lines for the report."""
-        if not self.count:
-            return []
-        lines = self.kept.splitlines(keepends=True)[:SHOWN_LINES]
-        rest = self.count - sum(map(len, lines))
-        end = [f"    … and {rest:,} characters more"] if rest else []
-        return ["  it printed:", *(f"    {line.rstrip()}" for line in lines), *end]
-
-
-class _Flood(BaseException):
-    """Ends a function that prints without end; no Exception, so that few catch it."""
-
-
-class _Sleep(BaseException):
-    """For a function that catches all it is stopped with: to make one of these never ends."""
-
-    asleep = threading.Event()
-
-    def __init__(self) -> None:
-        self.asleep.set()
-        while True:
-            time.sleep(3600)
-
-
-_here = threading.local()  # .prints: where this thread's prints go; None: through
-
-
-class _Ear:
-    """A stream that keeps the prints of learners' threads; those of others pass through."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        prints = getattr(_here, "prints", None)
-        if prints is None:
-            return self._stream.write(text)
-        prints.add(text)
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def _nothing_changes() -> Iterator[None]:
-    """Random states and torch's settings are put back; meanwhile prints are listened to, and
-    ``exit()`` does not end the kernel."""
-    states = random.getstate(), np.random.get_state()
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    out, err, shell = _Ear(sys.stdout), _Ear(sys.stderr), get_ipython()
-    with (
-        torch.random.fork_rng(gpus),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            if shell is not None:
-                shell.ask_exit = sys.exit
-            torch.set_default_dtype(torch.float32)
-            torch.default_generator.manual_seed(0)  # the same report every time
-            random.seed(0), np.random.seed(0)
-            yield
-        finally:
-            if shell is not None:
-                del shell.ask_exit  # its class's is back
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_default_dtype(dtype)
-            torch.set_num_threads(threads)
-
-
-def _apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
-    """Do it in a thread of its own, in which torch's modes are those of a fresh start.
-
-    Args:
-        prints: of a learner's function, whose time is limited; None: the function is ours.
-    """
-    outcome: list[tuple[Any, BaseException | None]] = []
-
-    def body() -> None:
-        _here.prints = prints
-        try:
-            outcome.append((work(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=body, daemon=True)
-    end = math.inf if prints is None else time.monotonic() + TIME_LIMIT
-    thread.start()
-    try:
-        while thread.is_alive() and time.monotonic() < end:
-            thread.join(0.05)  # in short pieces, so that the kernel can be interrupted
-        late = thread.is_alive()
-    finally:
-        stopped = _stop(thread)
-    if prints is not None and prints.recent > FLOOD:
-        raise Wrong(f"prints more than {FLOOD:,} characters; is there a print in a loop?")
-    if late:
-        rest = "" if stopped else " It cannot be stopped: restart the kernel to be rid of it."
-        raise Wrong(f"ran longer than {TIME_LIMIT:g} s; is there a loop that never ends?{rest}")
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value
-
-
-def _stop(thread: threading.Thread) -> bool:
-    """End a thread, or else put it to sleep; False when neither is possible."""
-
-    def throw(error: type[BaseException]) -> None:
-        ident = ctypes.c_ulong(thread.ident)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(error))
-        thread.join(0.001)
-
-    began = time.monotonic()
-    while thread.is_alive() and time.monotonic() < began + STOPPING:
-        throw(SystemExit)  # again and again, for code that catches it
-    _Sleep.asleep.clear()
-    while thread.is_alive() and time.monotonic() < began + 2 * STOPPING:
-        if _Sleep.asleep.is_set():
-            return True
-        throw(_Sleep)
-    return not thread.is_alive()
+# ---- Calling ----------------------------------------------------------------------------------
 
 
 def call(function: Callable, case: Case) -> Any:
@@ -218,6 +52,8 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
         source = linecache.getline(code.co_filename, line).strip()
         where = f"\n      in line {line - code.co_firstlineno + 1} of {code.co_name}: {source}"
     given = ", ".join(f"{name}: {_what(value)}" for name, value in case.items())
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        text = f"MemoryError: more than {MEMORY_LIMIT >> 30} GB, for examples this small"
     return f"raises {text}{where}\n      when called with {given}"
 
 
@@ -465,7 +301,7 @@ class Exercise:
         if not callable(submission):
             return [f"{self.name}: needs a function, not {_what(submission)}; {stands_in}"], False
         prints = Prints()
-        with _nothing_changes():
+        with nothing_changes():
             found = self.examine(submission, prints)
         if found is None:
             return [f"{self.name}: not written yet; {stands_in}"], False
@@ -483,7 +319,7 @@ class Exercise:
             prints.recent = 0
             title, final = behaviour.title, behaviour.shapes
             try:
-                seen = _apart(partial(behaviour.observe, submission), prints)
+                seen = apart(partial(behaviour.observe, submission), prints)
                 found[title] = self._difference([*history, (behaviour, seen)], recognised)
                 if behaviour.hints:
                     history.append((behaviour, seen))
@@ -504,7 +340,7 @@ class Exercise:
     ) -> str:
         """What is wrong with what was seen last; "" for nothing."""
         behaviour, seen = history[-1]
-        expected = _apart(partial(behaviour.observe, self.stand_in))
+        expected = apart(partial(behaviour.observe, self.stand_in))
         if behaviour.shapes:
             if [v.shape for v in seen.values()] == [v.shape for v in expected.values()]:
                 return ""
@@ -525,7 +361,7 @@ class Exercise:
         """Whether a mistake shows all that was seen; what was seen last is looked at first."""
         for behaviour, seen in reversed(history):
             try:
-                like = _apart(partial(behaviour.observe, self.mistakes[mistake]))
+                like = apart(partial(behaviour.observe, self.mistakes[mistake]))
             except Exception:
                 return False
             if not same(seen, like, self.tolerance):
