@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import inspect
 import os
 import platform
 import subprocess
@@ -77,6 +78,15 @@ def leave_a_core() -> None:
 def judging_batch(device: torch.device) -> int:
     """Images at a time when nothing is learnt: on a CPU as many as its caches hold."""
     return 128 if device.type == "cpu" else 1024
+
+
+class SGD(torch.optim.SGD):
+    """torch's, step by step the same, but for its compiler: that is imported by the first optimiser
+    and by its first step, and takes seconds and memory, though nothing here is compiled."""
+
+    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

@@ -249,7 +249,7 @@ class Learner:
                 parameter.requires_grad_(True)
         else:
             parameters = [p for p in net.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(
+        optimizer = hardware.SGD(
             parameters,
             lr=config.balanced_lr if balanced else config.lr,
             momentum=config.momentum,

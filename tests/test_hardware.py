@@ -1,5 +1,5 @@
-"""Which precision a machine gets (measured, Intel's AVX-512 is slower in bfloat16 without AMX), and
-how many threads a notebook."""
+"""Which precision a machine gets (measured, Intel's AVX-512 is slower in bfloat16 without AMX), how
+many threads a notebook, and how soon the first step is taken."""
 
 import os
 import subprocess
@@ -45,6 +45,35 @@ def test_a_notebook_leaves_a_core_to_the_browser_unless_told(asked):
     )
     before, after = map(int, done.stdout.split())
     assert after == (max(1, before - 1) if asked is None else before)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_our_optimiser_takes_torch_s_steps(fused):
+    def steps(kind):
+        generator = torch.Generator().manual_seed(0)
+        weights = [torch.randn(n, 3, generator=generator).requires_grad_() for n in (5, 2)]
+        optimizer = kind(weights, lr=0.1, momentum=0.9, weight_decay=0.01, fused=fused)
+        for rate in (0.1, 0.1, 0.01):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            sum(w.pow(3).sum() for w in weights).backward()
+            optimizer.step()
+        return weights, [optimizer.state[w]["momentum_buffer"] for w in weights]
+
+    for ours, theirs in zip(steps(hardware.SGD), steps(torch.optim.SGD), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_no_compiler_is_imported_to_train():
+    code = (
+        "import sys; from lucir_edu import config, datasets, runs\n"
+        "settings = config.preset('glyphs-b50-5', epochs=1, train_per_class=4,\n"
+        "                         test_per_class=2, width=4)\n"
+        "print(runs.perform(settings, datasets.load(settings)).complete)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def words(source):

@@ -14,11 +14,11 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "lucir_edu"
 STRANGER = 9  # the exit code when another package was imported than the copy
 
-# A server imports torch once (_dynamo: for its optimisers); each copy is tested in a fork of it.
+# A server imports torch once; each copy is tested in a fork of it.
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PROCESSES = multiprocessing.get_context(METHOD)
 if METHOD == "forkserver":
-    PROCESSES.set_forkserver_preload(["torch._dynamo", "safetensors.torch", "hypothesis", "pytest"])
+    PROCESSES.set_forkserver_preload(["torch", "safetensors.torch", "hypothesis", "pytest"])
 
 
 def test_in_copy(folder: str, tests: str, select: str) -> None:
