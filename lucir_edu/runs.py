@@ -186,7 +186,8 @@ def _alone(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         if hardware.is_first():
             lock.acquire()
-            for forgotten in out.glob(".*.tmp"):  # by one that was killed while it wrote
+            # by one that was killed while it wrote: our own, and those of safetensors
+            for forgotten in (*out.glob(".*.tmp"), *out.glob(".tmp??????")):
                 forgotten.unlink()
     except Timeout:
         raise UsageError(

@@ -1,8 +1,8 @@
 """Long use, and many learners.
 
 ``python -m tests.soak use --minutes 20`` toggles, trains and stops in a playground at random, in a
-kernel of its own; ``python -m tests.soak class --learners 30`` has so many kernels run a notebook at
-the same time. Both print what it took as JSON.
+kernel of its own; ``python -m tests.soak class --learners 30`` has so many kernels run a notebook
+at the same time. Both print what it took as JSON.
 """
 
 import argparse

@@ -170,7 +170,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_left_alone(
                 break
             kills += 1
             within += "epoch" in runs.kept(out)
-            unfinished += any(out.glob(".*.tmp"))
+            unfinished += any(out.glob(".*tmp*"))
         run = perform(settings, dataset, out=out, device="cpu", resume=True)
         assert figures(run) == figures(alone)
         assert exemplars(out) == exemplars(tmp_path / "whole")
@@ -179,6 +179,18 @@ def test_killed_at_any_moment_a_run_ends_as_if_left_alone(
     assert f"tested with {KILLS} kills at random moments" in readme
     assert within > KILLS / 5, "too few were killed inside a phase"
     assert unfinished, "none was killed while it wrote"
+
+
+def test_what_a_run_killed_while_it_wrote_leaves_is_removed(settings, dataset, tmp_path):
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(PhaseStart, 1))
+    names = {path.name for path in tmp_path.iterdir()}
+    for leftover in (".results.json.x1y2z3.tmp", ".tmpRGtv5c"):  # ours, and safetensors'
+        (tmp_path / leftover).touch()
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", resume=True,
+                watch=stop(PhaseStart, 1))  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_what_a_run_killed_at_its_very_end_leaves_is_removed(whole, settings, dataset):
