@@ -344,6 +344,25 @@ def test_panel_stopped_keeps_the_phases_that_are_done(toy):
     in_a_loop(main())
 
 
+def test_panel_told_to_train_another_setting_keeps_the_phases_of_the_first(toy):
+    async def main():
+        panel = TrainingPanel(dataclasses.replace(toy[0], epochs=20), toy[1])
+        panel.train()
+        await until(lambda: len(panel.runs))
+        panel.exemplars.value = 1
+        panel.train()
+        await until(lambda: len(panel.runs) == 2)
+        panel.stop()
+        await until(lambda: not panel.running)
+        panel.exemplars.value = 3
+        assert panel.status.value == "trained before: replay, 3 exemplars"
+        (bars,) = (trace for trace in panel.figure.data[-2:] if len(trace.y))
+        norms = panel.runs["replay, 3 exemplars"].arrays["weight_norms"][0]
+        assert bars.y == pytest.approx(norms[: len(bars.y)])
+
+    in_a_loop(main())
+
+
 def test_panel_says_what_went_wrong_and_can_be_used_again(toy, monkeypatch):
     async def main():
         panel = TrainingPanel(*toy)

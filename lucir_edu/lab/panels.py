@@ -120,7 +120,7 @@ class TrainingPanel(widgets.VBox):
         self._shown = _Curves()
         self._config, self._measurements = config, []
         self._name = self._name_of(config)
-        self.runs.pop(self._name, None)
+        self.runs.pop(self._name, None), self._curves.pop(self._name, None)
         self._set_running(True)
         self._live.start(events, self._on_event, self._on_finish)
 
@@ -160,7 +160,7 @@ class TrainingPanel(widgets.VBox):
             if not shown.accuracies["all seen"]:
                 shown.phase = event.measurement.phase
                 shown.add_accuracies(1.0, self._probe, event.model)
-            self.runs[self._name] = self._assemble()
+            self.runs[self._name], self._curves[self._name] = self._assemble(), shown
             self._draw_curves()
             self._draw_table()
 
@@ -171,7 +171,6 @@ class TrainingPanel(widgets.VBox):
     def _on_finish(self, how: str) -> None:
         self._set_running(False)
         if self._name in self.runs:
-            self._curves[self._name] = self._shown
             self._show_embeddings(self._measurements[-1])  # not those of a phase half learnt
             self._draw_curves()
         done = max(0, len(self._measurements) - 1)
