@@ -86,11 +86,8 @@ def main() -> None:
     for name, small, large in (
         ("images", (100, 100_000), (100, 1_000_000)), ("classes", (100, 100_000), (1000, 100_000)),
     ):  # fmt: skip
-        powers = {
-            key: round(math.log10(value / rows[small][key]), 2)
-            for key, value in rows[large].items()
-        }
-        print(f"power of {name}: {powers}")
+        powers = [f"{k} {math.log10(v / rows[small][k]):.2f}" for k, v in rows[large].items()]
+        print(f"power of {name}: {', '.join(powers)}")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def _little_memory() -> Iterator[None]:
         return
     before, most = process.rlimit(psutil.RLIMIT_AS)
     limit = process.memory_info().vms + MEMORY_LIMIT
-    if before not in (-1, psutil.RLIM_INFINITY):
+    if before != psutil.RLIM_INFINITY:
         limit = min(limit, before)
     process.rlimit(psutil.RLIMIT_AS, (limit, most))
     try:
