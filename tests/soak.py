@@ -13,6 +13,7 @@ import random
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -137,7 +138,8 @@ def learn_together(learners: int, name: str = "00_start_here") -> dict[str, floa
         await asyncio.gather(*(learn() for _ in range(learners)))
         watching.cancel()
 
-    asyncio.run(main())
+    with ThreadPoolExecutor(1) as pool:  # where no loop runs yet
+        pool.submit(asyncio.run, main()).result()
     return {
         "learners": learners,
         "seconds": round(time.perf_counter() - began, 1),
