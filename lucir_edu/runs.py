@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from lucir_edu import hardware, metrics
@@ -186,8 +186,7 @@ def _alone(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         if hardware.is_first():
             lock.acquire()
-            # by one that was killed while it wrote: our own, and those of safetensors
-            for forgotten in (*out.glob(".*.tmp"), *out.glob(".tmp??????")):
+            for forgotten in out.glob(".*.tmp"):  # by one that was killed while it wrote
                 forgotten.unlink()
     except Timeout:
         raise UsageError(
@@ -321,7 +320,7 @@ def save_state(event: PhaseEnd, folder: Path) -> None:
         tensors[f"exemplars.{label:05d}"] = indices
     tensors["plane"] = event.plane.contiguous().cpu()
     with whole(folder / _state_name(event.measurement.phase)) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(as_bytes(tensors))  # (save_file has temporary files of its own)
 
 
 def save_midway(midway: Midway, identity: str, folder: Path) -> None:
@@ -329,7 +328,8 @@ def save_midway(midway: Midway, identity: str, folder: Path) -> None:
     about = dataclasses.asdict(dataclasses.replace(midway, tensors={}))
     tensors = {name: tensor.contiguous().cpu() for name, tensor in midway.tensors.items()}
     with whole(folder / MIDWAY) as temporary:
-        save_file(tensors, temporary, {"about": json.dumps(about), "identity": identity})
+        metadata = {"about": json.dumps(about), "identity": identity}
+        temporary.write_bytes(as_bytes(tensors, metadata))
 
 
 def load_midway(folder: Path, identity: str) -> Midway | None:

@@ -45,7 +45,7 @@ async def use(seconds: float, seed: int = 0) -> dict[str, list[float]]:
         memory, latencies, trainings, end = [], [], 0, time.monotonic() + seconds / PARTS
         while time.monotonic() < end:
             began = time.perf_counter()
-            _toggle(panel.explorer, chance)
+            toggle(panel.explorer, chance)
             latencies.append(1000 * (time.perf_counter() - began))
             memory.append(process.memory_info().rss / MB)
             if chance.random() < 0.02:
@@ -71,9 +71,10 @@ async def use(seconds: float, seed: int = 0) -> dict[str, list[float]]:
     return parts
 
 
-def _toggle(explorer, chance: random.Random) -> None:
+def toggle(explorer, chance: random.Random) -> None:
+    """Give one of an explorer's controls another value."""
     controls = [*explorer.a.switches.values(), *explorer.b.switches.values(), explorer.compare,
-                explorer.view, explorer.phase, explorer.seed]  # fmt: skip
+                explorer.view, explorer.phase, explorer.seed, explorer.a.other]  # fmt: skip
     control = chance.choice(controls)
     if isinstance(control.value, bool):
         control.value = not control.value
@@ -105,7 +106,7 @@ def learn_together(learners: int, name: str = "00_start_here") -> dict[str, floa
         ``seconds`` until the last is done; per learner ``cpu_seconds`` and, at the most,
         ``megabytes`` that are a kernel's own; ``total_megabytes``, at the most, of all kernels.
     """
-    began, seen, cpu = time.perf_counter(), [], []
+    began, kernels, seen, cpu = time.perf_counter(), [], [], []
 
     async def learn() -> None:
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
@@ -113,19 +114,18 @@ def learn_together(learners: int, name: str = "00_start_here") -> dict[str, floa
             notebook, timeout=3600, resources={"metadata": {"path": ROOT / "notebooks"}}
         )
         async with client.async_setup_kernel(env={**os.environ, "OMP_NUM_THREADS": "1"}):
+            kernels.append(kernel := psutil.Process(client.km.provisioner.pid))
             for number, cell in enumerate(notebook.cells):
                 await client.async_execute_cell(cell, number)
             await asyncio.sleep(1)  # for the watch to see all of it
-            kernel = psutil.Process(client.km.provisioner.pid)
             cpu.append(sum(kernel.cpu_times()[:2]))
 
     async def watch() -> None:
         while True:
-            children = psutil.Process().children()
             own, shared = [], []
-            for child in children:
+            for kernel in kernels:
                 try:
-                    memory = child.memory_full_info()
+                    memory = kernel.memory_full_info()
                 except psutil.Error:
                     continue
                 own.append(memory.uss / MB)

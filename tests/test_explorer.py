@@ -21,6 +21,7 @@ from lucir_edu.config import UsageError, preset
 from lucir_edu.datasets import load
 from lucir_edu.lab import explorer, report, views
 from lucir_edu.lab.explorer import Bank, Explorer, Shown, combination, parse
+from tests import soak
 
 EIGHT = [combination(*on) for on in itertools.product([False, True], repeat=3)]
 SWITCHES = ("cosine", "less_forget", "margin_ranking")
@@ -313,18 +314,9 @@ def test_a_storm_of_toggles_from_two_threads_ends_in_the_last_state(bank, glyphs
 
     def storm(number):
         panel, chance = explorers[number % 2], random.Random(number)
-        controls = [*panel.a.switches.values(), *panel.b.switches.values(), panel.compare,
-                    panel.view, panel.phase, panel.seed, panel.a.other]  # fmt: skip
         for _ in range(50):
-            control = chance.choice(controls)
-            if isinstance(control.value, bool):
-                control.value = not control.value
-            elif hasattr(control, "options"):
-                choices = [one[1] if isinstance(one, tuple) else one for one in control.options]
-                with contextlib.suppress(traitlets.TraitError):  # a seed that has just gone
-                    control.value = chance.choice(choices)
-            else:
-                control.value = chance.randrange(6)
+            with contextlib.suppress(traitlets.TraitError):  # a seed that has just gone
+                soak.toggle(panel, chance)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(storm, range(4)))

@@ -108,6 +108,13 @@ def test_the_phenomenon_is_in_the_recorded_runs():
     assert ROWS["cosine"]["norm gap"][0] >= 15, "the README says: uneven too"
 
 
+def test_the_readme_has_the_limits_of_a_learner_s_code():
+    from lucir_edu.lab.sandbox import FLOOD, MEMORY_LIMIT, TIME_LIMIT
+
+    limits = f"{TIME_LIMIT:g} s, {MEMORY_LIMIT >> 30} GB (on Linux) and {FLOOD:,} printed"
+    assert limits in README
+
+
 def test_recorded_runs_say_where_they_come_from():
     for run in runs.load_bank():
         assert run.complete

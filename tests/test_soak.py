@@ -9,7 +9,7 @@ def test_a_minute_of_random_use_leaves_nothing_behind():
     warm, *_, last = found["megabytes"]
     assert last - warm < 100, found
     assert len(set(found["threads"][1:])) == len(set(found["tasks"])) == 1, found
-    assert found["milliseconds"][-1] < 3 * found["milliseconds"][1], found
+    assert found["milliseconds"][-1] < 5 * found["milliseconds"][1], found
 
 
 def test_four_learners_at_once_each_need_less_than_a_gigabyte():

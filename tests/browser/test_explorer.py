@@ -126,6 +126,11 @@ def test_a_typed_string_and_a_link_give_the_view(page, address):
     expect(section.get_by_label("cosine normalization").first).to_be_disabled()
 
 
+def test_an_address_that_means_nothing_shows_the_first_view(page, address):
+    section = open_page(page, address, "%")  # no text, for a lone % is half a letter
+    expect(section.get_by_label("this view")).to_have_value("cos+lf+mr/seed0/phase5/accuracy")
+
+
 def test_every_control_of_the_page_is_reached_by_keyboard_in_order(page, address):
     section = open_page(page, address)
     keys = {
