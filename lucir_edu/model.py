@@ -154,14 +154,20 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.last = last
+        # On a CPU without AVX-512, a 1x1 convolution with a stride and fewer than 8 input channels
+        # writes outside its memory (oneDNN 3.13): there every other pixel is taken before it
+        self.skip = stride if in_planes < 8 else 1
         self.downsample = None
         if stride != 1 or in_planes != planes:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_planes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes)
+                nn.Conv2d(in_planes, planes, 1, stride // self.skip, bias=False),
+                nn.BatchNorm2d(planes),
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(x[:, :, :: self.skip, :: self.skip])
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out)) + shortcut
         return out if self.last else self.relu(out)

@@ -297,6 +297,14 @@ MUTANTS = [
         "signed and small",
     ),
     Mutant(
+        "the shortcut sees the other pixels",
+        "model.py",
+        "x[:, :, :: self.skip, :: self.skip]",
+        "x[:, :, self.skip - 1 :: self.skip, self.skip - 1 :: self.skip]",
+        "test_model.py",
+        "torchvision",
+    ),
+    Mutant(
         "features for imprinting and herding from a network in training mode",
         "trainer.py",
         "    net.eval()\n",

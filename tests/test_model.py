@@ -1,5 +1,6 @@
 """Heads, imprinting, backbones, and the network that is made of them."""
 
+import copy
 import math
 
 import pytest
@@ -247,6 +248,30 @@ def test_features_are_signed(name, side, dim):
     features = backbone(torch.randn(4, 3, side, side))
     assert features.shape == (4, dim) and backbone.feature_dim == dim
     assert 0.05 < (features < 0).float().mean() < 0.95
+
+
+@pytest.mark.parametrize("planes", [(8, 8), (8, 16), (4, 8)])
+def test_a_block_is_torchvision_s(planes):
+    """In double precision, which other kernels compute; and narrow ones corrupted memory once."""
+    from torchvision.models.resnet import BasicBlock
+
+    torch.manual_seed(0)
+    stride = planes[1] // planes[0]
+    block = model.Block(*planes, stride).to(memory_format=torch.channels_last)
+    theirs = BasicBlock(*planes, stride, copy.deepcopy(block.downsample)).double()
+    if block.downsample is not None:
+        theirs.downsample[0].stride = (stride, stride)
+    theirs.load_state_dict(block.state_dict())
+    results = []
+    for network, kind in ((block, torch.float32), (theirs, torch.float64)):
+        torch.manual_seed(1)
+        x = torch.randn(16, planes[0], 8, 8).to(kind, memory_format=torch.channels_last)
+        out = network(x.requires_grad_())
+        (out**2).sum().backward()
+        gradients = [parameter.grad for _, parameter in sorted(network.named_parameters())]
+        results.append([out, x.grad, *gradients])
+    for ours, truth in zip(*results, strict=True):
+        torch.testing.assert_close(ours.double(), truth, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["small", "resnet20", "resnet32"])

@@ -129,7 +129,7 @@ def test_recorded_runs_say_where_they_come_from():
         assert (found["precision"], found["threads"]) == ("bfloat16", 1), "the README says so"
         assert not runs.stale(run), (
             "the code that makes results has changed: recompute them (make bank), or, when the "
-            "change cannot alter a result, python notebooks/sources/bank.py --confirm"
+            "change cannot alter a result, python notebooks/sources/bank.py --confirm REVISION"
         )
         named = {runs.label(run).replace(" ", ","), f"{run['method']},short"}
         assert run.path.parent.name in named

@@ -7,18 +7,23 @@ the networks after the base phase, with the linear and the cosine head, to data/
 are there. They take an hour or a GPU each: they are not recomputed when the code changes, and each
 says which commit made it.
 
-``--confirm`` is for a change of the code that cannot alter a result: it computes two recorded runs
-anew, and when they agree to the last digit, marks all as made by the code that is here.
+``--confirm REVISION`` is for a change of the code that cannot alter a result: it performs runs with
+the revision's code, which must be what made the bank, and with the code that is here; when all they
+measure is the same to the last digit, it marks the bank as made by the code that is here.
 """
 
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from lucir_edu import datasets, hardware, runs
-from lucir_edu.config import Config, UsageError
+from lucir_edu import hardware, runs
+from lucir_edu.config import UsageError
 from lucir_edu.lab.explorer import EIGHT
 
+ROOT = Path(__file__).parents[2]
 PAPER = runs.BANK / "cifar100"
 WHOLE = (*EIGHT, "finetune", "icarl", "joint")
 
@@ -57,22 +62,45 @@ def keep_paper(sweeps: list[Path]) -> None:
             runs.save(run, target)
 
 
-def confirm() -> None:
+def confirm(revision: str) -> None:
     bank = [run for run in runs.load_bank() if PAPER not in run.path.parents]
-    first = runs.firsts(run for run in bank if run["preset"] == "glyphs-b50-5")
-    for run in (first["icarl"], first["lucir"]):
-        settings = Config.from_dict(run["config"])
-        again = runs.perform(settings, datasets.load(settings))
-        kinds = [(one.accuracies(kind), kind) for kind in ("cnn", "nme") for one in (again, run)]
-        if kinds[0] != kinds[1] or kinds[2] != kinds[3]:
-            raise UsageError(
-                f"{run.path} comes out otherwise: recompute the bank (make bank); confirming works "
-                f"on the kind of machine that made it ({run['environment']['precision']}, "
-                f"{run['environment']['threads']} threads) alone"
-            )
+    with tempfile.TemporaryDirectory() as name:
+        then, out = Path(name) / "then", Path(name) / "runs"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(then), revision], check=True)
+        try:
+            for method in ("icarl", "lucir"):
+                performed = [
+                    _start(code, method, out / code.name / method) for code in (then, ROOT)
+                ]
+                if any([process.wait() for process in performed]):
+                    raise UsageError(f"a run of {method} did not end well")
+                old, new = (runs.load(out / code.name / method) for code in (then, ROOT))
+                if stray := {run["environment"]["code"] for run in bank} - {
+                    old["environment"]["code"]
+                }:
+                    raise UsageError(f"{revision} did not make the bank; {', '.join(stray)} did")
+                if _measured(old) != _measured(new):
+                    raise UsageError(
+                        f"{method} comes out otherwise: recompute the bank (make bank)"
+                    )
+        finally:
+            subprocess.run([*git, "remove", "--force", str(then)], check=True)
     for run in bank:
         run["environment"]["code"] = hardware.code()
         runs.save(run, run.path)
+
+
+def _start(code: Path, method: str, out: Path) -> subprocess.Popen:
+    settings = ["run", "glyphs-b50-5", "--set", f"method={method}", "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lucir_edu", *settings]
+    return subprocess.Popen(command, cwd=code, env=environment, stderr=subprocess.DEVNULL)
+
+
+def _measured(run: runs.Run) -> tuple:
+    arrays = {name: array.tobytes() for name, array in run.arrays.items()}
+    return [{**phase, "seconds": None} for phase in run["phases"]], arrays
 
 
 if __name__ == "__main__":
@@ -80,12 +108,12 @@ if __name__ == "__main__":
     try:
         if not arguments:
             raise UsageError("no folder named")
-        if arguments == ["--confirm"]:
-            confirm()
+        if arguments[0] == "--confirm" and len(arguments) == 2:
+            confirm(arguments[1])
         elif arguments[0] == "--paper":
             keep_paper([Path(a) for a in arguments[1:]])
         else:
             keep([Path(a) for a in arguments])
     except UsageError as error:
-        usage = "python notebooks/sources/bank.py [--paper] SWEEP_DIR … | --confirm"
+        usage = "python notebooks/sources/bank.py [--paper] SWEEP_DIR … | --confirm REVISION"
         sys.exit(f"{error}; usage: {usage}")
