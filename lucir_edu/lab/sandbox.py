@@ -188,6 +188,7 @@ def apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
         Wrong: a limit was reached, or a library was changed.
     """
     outcome: list[tuple[Any, BaseException | None]] = []
+    done = threading.Event()
 
     def body() -> None:
         _here.prints = prints
@@ -195,6 +196,8 @@ def apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
             outcome.append((work(), None))
         except BaseException as error:
             outcome.append((None, error))
+        finally:
+            done.set()
 
     thread = threading.Thread(target=body, daemon=True)
     end = math.inf if prints is None else time.monotonic() + TIME_LIMIT
@@ -205,11 +208,11 @@ def apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
             stack.enter_context(_libraries_stay(changed))
         try:
             thread.start()
-            while thread.is_alive() and time.monotonic() < end:
-                thread.join(0.05)  # in short pieces, so that the kernel can be interrupted
-            late = thread.is_alive()
+            while not done.is_set() and time.monotonic() < end:
+                done.wait(0.05)  # in short pieces, so that the kernel can be interrupted
+            late = not done.is_set()
         finally:
-            stopped = _stop(thread)
+            stopped = _stop(thread, done)
     if prints is not None and prints.recent > FLOOD:
         raise Wrong(f"prints more than {FLOOD:,} characters; is there a print in a loop?")
     if late:
@@ -226,20 +229,24 @@ def apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
     return value
 
 
-def _stop(thread: threading.Thread) -> bool:
+def _stop(thread: threading.Thread, done: threading.Event) -> bool:
     """End a thread, or else put it to sleep; False when neither is possible."""
+
+    def runs() -> bool:
+        # not is_alive, which an interrupt of a join makes False while the thread runs
+        return not done.is_set() and thread.ident in sys._current_frames()
 
     def throw(error: type[BaseException]) -> None:
         ident = ctypes.c_ulong(thread.ident)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(error))
-        thread.join(0.001)
+        done.wait(0.001)
 
     began = time.monotonic()
-    while thread.is_alive() and time.monotonic() < began + STOPPING:
+    while runs() and time.monotonic() < began + STOPPING:
         throw(SystemExit)  # again and again, for code that catches it
     _Sleep.asleep.clear()
-    while thread.is_alive() and time.monotonic() < began + 2 * STOPPING:
+    while runs() and time.monotonic() < began + 2 * STOPPING:
         if _Sleep.asleep.is_set():
             return True
         throw(_Sleep)
-    return not thread.is_alive()
+    return not runs()
