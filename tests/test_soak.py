@@ -5,7 +5,7 @@ from tests import soak
 
 def test_a_minute_of_random_use_leaves_nothing_behind():
     found = soak.soak(60)
-    assert min(found["toggles"]) > 50 and sum(found["trainings"]) > 3
+    assert sum(found["trainings"]) > 3, found
     warm, *_, last = found["megabytes"]
     assert last - warm < 100, found
     assert len(set(found["threads"][1:])) == len(set(found["tasks"])) == 1, found
