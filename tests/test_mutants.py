@@ -1,68 +1,23 @@
 """The tests must fail when the package is wrong: see ``mutants``."""
 
-import multiprocessing
-import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import copies
 from tests.mutants import MUTANTS, Mutant
 
 TESTS = Path(__file__).parent
-PACKAGE = TESTS.parent / "lucir_edu"
-STRANGER = 9  # the exit code when another package was imported than the copy
-
-# A server imports torch once; each copy is tested in a fork of it.
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PROCESSES = multiprocessing.get_context(METHOD)
-if METHOD == "forkserver":
-    PROCESSES.set_forkserver_preload(["torch", "safetensors.torch", "hypothesis", "pytest"])
-
-
-def test_in_copy(folder: str, tests: str, select: str) -> None:
-    """In a process of its own: run a copy's tests, and end with pytest's exit code."""
-    code = STRANGER
-    try:
-        os.chdir(folder)
-        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and they are slow
-        for stream in (1, 2):
-            os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-        sys.path.insert(0, folder)
-        import lucir_edu
-
-        if Path(lucir_edu.__file__).is_relative_to(folder):
-            arguments = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
-            code = pytest.main([*arguments, "-k", select, f"tests/{tests}"])
-    finally:
-        sys.stdout.flush()
-        os._exit(int(code))
-
-
-test_in_copy.__test__ = False
 
 
 def examine(folder: Path, mutant: Mutant) -> tuple[int, str]:
     """The exit code of the mutant's tests on a copy with the mutation, and what they print."""
-    shutil.copytree(
-        PACKAGE, folder / "lucir_edu", ignore=shutil.ignore_patterns("__pycache__", "lab")
-    )
+    copies.make(folder, mutant.file, mutant.old, mutant.new)
     (folder / "tests").mkdir()
     for name in ("conftest.py", mutant.tests):
         shutil.copy(TESTS / name, folder / "tests")
-    path = folder / "lucir_edu" / mutant.file
-    text = path.read_text(encoding="utf-8")
-    assert text.count(mutant.old) == 1, f"{mutant.file} must have {mutant.old!r} exactly once"
-    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-    process = PROCESSES.Process(
-        target=test_in_copy, args=(str(folder), mutant.tests, mutant.select)
-    )
-    process.start()
-    process.join(120)
-    if process.is_alive():
-        process.kill()
-    return process.exitcode, (folder / "output.txt").read_text(errors="replace")
+    return copies.run_pytest(folder, ["-k", mutant.select, f"tests/{mutant.tests}"], seconds=120)
 
 
 def all_selected(tests: str) -> str:

@@ -27,6 +27,17 @@ IMBALANCE, COSINE = "solved/01_the_imbalance_problem", "solved/02_cosine_normali
 LESS_FORGET, MARGIN = "solved/03_less_forget_constraint", "solved/04_margin_ranking"
 OBJECTIVE, PAPER = "solved/05_the_full_objective", "06_reproducing_the_paper"
 
+# Code cells that train, and those that need them, are left out where no mistake below is noticed by
+# them; so is what comes after the last cell that notices one.
+LEFT_OUT = {
+    COSINE: {23, 24, 25},
+    IMBALANCE: {11, 12, 13, 14, 18, 19, 20},
+    LESS_FORGET: {4, 5},
+    MARGIN: {4, 5},
+    OBJECTIVE: {5, 6, 7, 9, 10},
+}
+LAST = {IMBALANCE: 23, COSINE: 28, LESS_FORGET: 17, MARGIN: 9, OBJECTIVE: 28, PAPER: 10}
+
 MUTANTS = [
     NotebookMutant(notebook, file, old, new)
     for notebook, file, pairs in (
