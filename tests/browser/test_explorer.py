@@ -16,7 +16,9 @@ from tests.browser.test_panels import (
     SWITCHES,
     TRAINING,
     go_through,
-    open_and_run,
+    open_notebook,
+    run,
+    run_all,
     until,
     walk,
 )  # fmt: skip
@@ -177,7 +179,8 @@ def test_without_javascript_there_are_pictures(browser, address):
 
 def test_the_playground_in_jupyterlab(page, lab, recorded):
     bank = Bank(recorded)
-    notebook = open_and_run(page, lab, "07_playground")
+    notebook = open_notebook(page, lab, "07_playground")
+    run_all(page)
     panel = notebook.locator(".jp-OutputArea-child", has=page.get_by_label("this view"))
     words = panel.locator(".widget-html", has_text=re.compile(r"^(A: )?(After|In) phase"))
     words.scroll_into_view_if_needed()
@@ -252,5 +255,5 @@ def test_the_playground_in_jupyterlab(page, lab, recorded):
         """() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status
             === 'idle'""", timeout=MINUTE
     )  # fmt: skip
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    run(page, "import", "settings =", "panel =", "panel.explorer.shown =")
     expect(link).to_have_value("cos+lf-mr~cos+lf+mr/seed3/phase4/confusion", timeout=2 * MINUTE)

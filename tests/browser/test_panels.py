@@ -14,7 +14,7 @@ SWITCHES = [f"checkbox {name}" for name in
 TRAINING = [*SWITCHES, "slider exemplars per class", "textbox exemplars per class", "button Train"]
 
 
-def open_and_run(page, lab, name):
+def open_notebook(page, lab, name):
     address, token = lab
     page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb?reset&token={token}")
     notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
@@ -24,10 +24,36 @@ def open_and_run(page, lab, name):
             ?.session?.kernel?.status === 'idle'""",
         timeout=2 * MINUTE,
     )
+    return notebook
+
+
+def run_all(page):
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     expect(page.get_by_role("button", name="Train")).to_be_visible(timeout=5 * MINUTE)
     expect(page.locator(".jp-InputArea-prompt", has_text="*")).to_have_count(0, timeout=MINUTE)
-    return notebook
+
+
+def run(page, *words):
+    """Run, in order, the cells that begin with some words."""
+    missing = page.evaluate(
+        """words => {
+            const app = window.jupyterapp, notebook = app.shell.currentWidget.content, runs = [];
+            notebook.widgets.forEach((cell, index) => {
+                const source = cell.model.sharedModel.getSource();
+                if (cell.model.type !== 'code' || !source.startsWith(words[0])) return;
+                words.shift();
+                notebook.activeCellIndex = index;
+                runs.push(app.commands.execute('notebook:run-cell'));
+            });
+            window.outcome = [];
+            Promise.all(runs).then(all => window.outcome = all);
+            return words;
+        }""",
+        words,
+    )
+    assert not missing, f"no cell begins with {missing[0]}"
+    page.wait_for_function("() => window.outcome.length", timeout=3 * MINUTE)
+    assert page.evaluate("window.outcome") == [True] * len(words), "a cell raises an error"
 
 
 def embedding_lengths(page):
@@ -117,7 +143,8 @@ def picture(page, name):
 
 def test_panel_toggles_trains_streams_and_stops(page, lab):
     name = "00_start_here"
-    notebook = open_and_run(page, lab, name)
+    notebook = open_notebook(page, lab, name)
+    run_all(page)
     assert (
         notebook.locator(".jp-RenderedText[data-mime-type*='stderr']", has_text="Error").count()
         == 0
@@ -180,7 +207,12 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
 
 def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
     name = "04_margin_ranking"
-    notebook = open_and_run(page, lab, name)
+    notebook = open_notebook(page, lab, name)
+    run(
+        page,
+        *("import", "settings =", "ends = ", "def margin_ranking", "margin_ranking = checks"),
+        *("exemplars =", "MarginPanel("),
+    )
     figure = notebook.locator(".jupyter-widgets.widget-image")
     words = notebook.locator(".jupyter-widgets.widget-html", has_text="Loss:")
     figure.scroll_into_view_if_needed()
@@ -206,7 +238,8 @@ def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
 
 def test_the_sphere_goes_through_the_phases_and_turns_by_keys(page, lab):
     name = "02_cosine_normalization"
-    notebook = open_and_run(page, lab, name)
+    notebook = open_notebook(page, lab, name)
+    run(page, "import", "settings =", "METHODS =", "network =", "letters =", "SpherePanel(")
     panel = notebook.locator(
         ".jp-OutputArea-child", has=page.get_by_role("slider", name="turn (°)")
     )
