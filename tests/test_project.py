@@ -143,31 +143,26 @@ def test_recorded_runs_say_where_they_come_from():
 
 
 def test_a_recorded_run_computed_anew_gives_the_same_figures():
-    """Another one each time.
+    """Another one each time, from the base network that the project keeps.
 
-    Another processor, precision or number of threads rounds otherwise, and training magnifies it:
-    over 61 runs, float32 and bfloat16 differed by 1 point of average accuracy in the median and by
-    4.7 at most, by 9.4 % in length. Left out are the unstable ones (seed 2 with less-forget on the
-    cosine head), and joint, which takes minutes.
+    Another processor, precision or number of threads rounds otherwise, and training magnifies it,
+    most of all in the base phase (the README has figures). After it, runs in float32 were within
+    1 point of average accuracy of those in bfloat16, and within 1 % in length. Left out is joint,
+    which takes minutes.
     """
-    steady = [
-        run
-        for run in BANK
-        if run["method"] != "joint"
-        and not (run["seed"] == 2 and run["config"]["cosine"] and run["config"]["less_forget"])
-    ]
-    run = random.choice(steady)
+    run = random.choice([run for run in BANK if run["seed"] == 0 and run["method"] != "joint"])
     settings = config.Config.from_dict(run["config"])
-    again = runs.perform(settings, load(settings))
+    base = runs.load_bases("glyphs-b50-5")["cosine" if settings.cosine else "linear"]
+    again = runs.perform(settings, load(settings), start=base)
     print("recomputed:", run.path)
     for kind in ("cnn", "nme"):
         new, old = again.accuracies(kind), run.accuracies(kind)
         if None in old:
             assert new == old, run.path
         else:
-            assert np.mean(new) == pytest.approx(np.mean(old), abs=6), run.path
+            assert np.mean(new) == pytest.approx(np.mean(old), abs=3), run.path
     lengths = (np.nanmean(r.arrays["weight_norms"], axis=1) for r in (again, run))
-    np.testing.assert_allclose(*lengths, rtol=0.15, err_msg=str(run.path))
+    np.testing.assert_allclose(*lengths, rtol=0.05, err_msg=str(run.path))
 
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])
