@@ -198,7 +198,10 @@ def describe(device: torch.device, precision: str) -> dict[str, str | int | None
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:  # what it computes with, such as AVX2, has its own rounding
+        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {
         "lucir_edu": __version__,
         "commit": _commit(),

@@ -2,6 +2,7 @@
 many threads a notebook, and how soon the first step is taken."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -74,6 +75,12 @@ def test_no_compiler_is_imported_to_train():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_a_result_tells_what_the_cpu_computed_with(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX9")
+    name = hardware.describe(torch.device("cpu"), "float32")["device_name"]
+    assert name == f"{platform.machine()} AVX9"
 
 
 def words(source):

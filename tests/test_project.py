@@ -96,7 +96,6 @@ def test_the_phenomenon_is_in_the_recorded_runs():
     lucir = {r["seed"]: r["average_incremental_accuracy"]["cnn"] for r in BANK
              if runs.label(r) == "lucir"}  # fmt: skip
     assert f"is\n{lucir.pop(2):.1f} there, beside {min(lucir.values()):.1f}" in README
-    assert f"average: {lucir[0]:.1f} on one thread" in README
     for seed in (0, 1, 3, 4):
         found = {runs.label(r): r["average_incremental_accuracy"]["cnn"] for r in BANK
                  if r["seed"] == seed}  # fmt: skip

@@ -266,7 +266,10 @@ def test_a_base_phase_is_not_taken_from_a_run_that_learnt_another(done, dataset,
         )
     other = dataclasses.replace(make_dataset(), fingerprint="another")
     assert not runs.same_base(same, other, "cpu", [base])
-    for name, value in (("code", "of yesterday"), ("precision", "bfloat16"), ("threads", 99)):
+    for name, value in (
+        ("code", "of yesterday"), ("precision", "bfloat16"), ("threads", 99),
+        ("device_name", "another CPU"),
+    ):  # fmt: skip
         changed = runs.Run(
             {**base, "environment": {**base["environment"], name: value}}, base.arrays, folder
         )

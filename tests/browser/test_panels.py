@@ -142,9 +142,9 @@ def picture(page, name):
 
 
 def test_panel_toggles_trains_streams_and_stops(page, lab):
-    name = "00_start_here"
+    name = "03_less_forget_constraint"
     notebook = open_notebook(page, lab, name)
-    run_all(page)
+    run(page, "import", "settings =", "panel =")
     assert (
         notebook.locator(".jp-RenderedText[data-mime-type*='stderr']", has_text="Error").count()
         == 0
@@ -152,17 +152,19 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
     train, stop = (page.get_by_role("button", name=label) for label in ("Train", "Stop"))
     train.scroll_into_view_if_needed()
     status = page.locator(".jupyter-widgets.widget-html", has_text=re.compile("trained|phase|stop"))
-    expect(status.first).to_contain_text("not trained yet: replay")
+    expect(status.first).to_contain_text("not trained yet: cosine")
     until(lambda: len(embedding_lengths(page)) == 50, "the base classes' are not drawn")
-    linear = embedding_lengths(page)
+    lengths = embedding_lengths(page)
     picture(page, f"{name}-1-before")
 
     # A toggle shows the other head's embeddings at once; no training is needed.
     cosine = page.get_by_label("cosine normalization")
     cosine.focus()
     page.keyboard.press("Space")
-    expect(status.first).to_contain_text("not trained yet: cosine")
-    until(lambda: embedding_lengths(page) != linear, "the embeddings do not follow")
+    expect(status.first).to_contain_text("not trained yet: replay")
+    until(lambda: embedding_lengths(page) != lengths, "the embeddings do not follow")
+    page.keyboard.press("Space")
+    until(lambda: embedding_lengths(page) == lengths, "the embeddings do not come back")
 
     page.get_by_label("less-forget constraint").check()
     page.get_by_label("margin ranking").check()
