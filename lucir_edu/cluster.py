@@ -19,8 +19,7 @@ from distributed.comm import connect
 from distributed.utils import LoopRunner, silence_logging_cmgr
 
 from lucir_edu import hardware, runs
-from lucir_edu.config import UsageError
-from lucir_edu.sweep import Job, allow_children
+from lucir_edu.config import Config, UsageError
 from lucir_edu.trainer import Event
 
 PATIENCE = 5  # seconds in which a scheduler must answer, and have a worker
@@ -28,12 +27,16 @@ START = "dask worker {} --nthreads 1 --memory-limit 0"  # Dask's own limit is a 
 
 
 def perform(
-    one: Callable[..., runs.Run], jobs: Sequence[Job], out: Path, scheduler: str
+    one: Callable[..., runs.Run],
+    jobs: Sequence[tuple[str, Config]],
+    out: Path,
+    scheduler: str,
 ) -> Iterator[runs.Run]:
     """Every job's run, in order.
 
     Args:
         one: performs a job, on a worker; is called with it and ``watch``.
+        jobs: each run's folder below the sweep's, and its settings.
         out: the sweep's folder.
         scheduler: the cluster's address.
 
@@ -72,7 +75,7 @@ def perform(
             yield run
 
 
-def bases_first(jobs: Sequence[Job]) -> list[Job]:
+def bases_first(jobs: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
     """Those whose base phase no earlier one has come first; the others may take it over."""
     seen: list[dict[str, Any]] = []
     first, later = [], []
@@ -150,14 +153,15 @@ def _inspect(client: Client, sign: Path) -> None:
         _compare(worker, code, hardware.code(), sees, sign)
 
 
-def _perform_there(one: Callable[..., runs.Run], job: Job, sign: Path, code: str) -> runs.Run:
+def _perform_there(
+    one: Callable[..., runs.Run], job: tuple[str, Config], sign: Path, code: str
+) -> runs.Run:
     """Perform a job on this worker, which may have come after the others were inspected."""
 
     def look(event: Event | None = None) -> None:  # a sweep that was stopped has no sign any more
         _compare(get_worker().address, hardware.code(), code, sign.exists(), sign)
 
     look()
-    allow_children()
     return one(job, watch=look)
 
 

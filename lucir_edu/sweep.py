@@ -131,6 +131,8 @@ def _perform(
     device: str,
     watch: Callable[[Event], object] = lambda event: None,
 ) -> runs.Run:
+    # Image files are read by processes, which a daemonic one may not start
+    multiprocessing.current_process().daemon = False
     name, config = job
     dataset = datasets.load(config, data_root)
     base = None
@@ -158,9 +160,3 @@ def _readable(folder: Path) -> Iterator[runs.Run]:
 def _start_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     torch.set_num_threads(threads)
-    allow_children()
-
-
-def allow_children() -> None:
-    """Image files are read by processes, which a daemonic process may not start."""
-    multiprocessing.current_process().daemon = False

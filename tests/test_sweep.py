@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
+import cloudpickle
 import distributed
 import numpy as np
 import pytest
 
 import lucir_edu
-from lucir_edu import cli, cluster, hardware, runs, sweep
+from lucir_edu import cli, cluster, datasets, hardware, runs, sweep
 from lucir_edu.config import UsageError, parse, preset
 
 QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_class=2",
@@ -151,26 +153,30 @@ def test_ctrl_c_stops_the_workers_and_says_what_is_kept(dask, tmp_path, capsys):
     assert not list(tmp_path.glob(".sweep*"))
 
 
-def start_a_process(*_, **__):
-    """As the loader of image files does."""
-    process = multiprocessing.Process(target=int)
-    process.start()
-    process.join()
-    return process.exitcode
+def start_a_process(out, watch=None):
+    """A sweep's run that does nothing but this, as the loader of image files does."""
 
-
-def test_runs_elsewhere_may_start_processes_of_their_own(dask, tmp_path):
-    with multiprocessing.get_context("spawn").Pool(1, sweep._start_worker, (1,)) as pool:
-        assert pool.apply(start_a_process) == 0
-
-    def start(*_, **__):  # an inner function, for workers lack this module
+    def start(*_, **__):
         process = multiprocessing.Process(target=int)
         process.start()
         process.join()
         return process.exitcode
 
-    (tmp_path / "sign").touch()
-    there = dask.submit(cluster._perform_there, start, None, tmp_path / "sign", hardware.code())
+    with mock.patch.object(runs, "perform", start), mock.patch.object(datasets, "load"):
+        return sweep._perform(("", None), "", out, out, data_root=None, device="cpu")
+
+
+def test_runs_elsewhere_may_start_processes_of_their_own(dask, tmp_path):
+    (tmp_path / runs.RESULTS).touch()
+    with multiprocessing.get_context("spawn").Pool(1, sweep._start_worker, (1,)) as pool:
+        assert pool.apply(start_a_process, (tmp_path,)) == 0
+
+    sign = tmp_path / "sign"
+    sign.touch()
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers lack this module
+    there = dask.submit(
+        lambda: cluster._perform_there(start_a_process, tmp_path, sign, hardware.code())
+    )
     assert there.result(timeout=60) == 0
 
 
