@@ -68,7 +68,7 @@ my_guess = 50  # percent of Latin test images still read correctly after phase 1
 # %% [markdown]
 # ## Run
 #
-# This trains for real: five alphabets, about half a minute on two cores. It starts from a network that
+# This trains for real: five alphabets, half a minute to one and a half on two cores. It starts from a network that
 # has learnt the base phase, which comes with the course. (Leave `start` out, and the base phase is
 # trained as well.) `CNN` is the accuracy of the network's own head over all classes seen so far.
 
