@@ -109,8 +109,8 @@ class Throttle:
 class Probe:
     """A quick look at a model that learns: accuracy on a few test images of each class."""
 
-    def __init__(self, config: Config, dataset: Dataset, per_class: int = 5) -> None:
-        device = hardware.pick_device("auto")
+    def __init__(self, config: Config, dataset: Dataset, per_class: int = 10) -> None:
+        device, self.per_class = hardware.pick_device("auto"), per_class
         self.precision = hardware.pick_precision(config.precision, device)
         ordered = stream.make(config, dataset).dataset
         labels = ordered.test.labels

@@ -99,6 +99,10 @@ class TrainingPanel(widgets.VBox):
                     [self.train_button, self.stop_button, self.progress, self.status], layout=row
                 ),
                 self.figure,
+                widgets.HTML(
+                    f"<small>Test accuracy on the way through a phase: on {self._probe.per_class} "
+                    "images of each class; at its end: on all.</small>"
+                ),
                 self.table,
                 Keyboard(),
             ]
@@ -150,16 +154,15 @@ class TrainingPanel(widgets.VBox):
                 shown.add_losses(event.step)
                 self._draw_curves()
         elif isinstance(event, EpochEnd):
-            shown.add_accuracies(event.epoch / self._config.epochs, self._probe, event.model)
+            found = self._probe(event.model, shown.num_old)
+            shown.add_accuracies(event.epoch / self._config.epochs, found)
             shown.norms = _norms(event.model)
             self.progress.value = self.progress.max * event.epoch // self._config.epochs
             self._draw_curves()
         elif isinstance(event, PhaseEnd):
             self._measurements.append(event.measurement)
             self._show_embeddings(event.measurement)
-            if not shown.accuracies["all seen"]:
-                shown.phase = event.measurement.phase
-                shown.add_accuracies(1.0, self._probe, event.model)
+            shown.end_phase(event.measurement)
             self.runs[self._name], self._curves[self._name] = self._assemble(), shown
             self._draw_curves()
             self._draw_table()
@@ -407,10 +410,17 @@ class _Curves:
         for name, value in self.losses.items():
             self.history.setdefault(name, []).append((x, value.item()))
 
-    def add_accuracies(self, share: float, probe: Probe, model: IncrementalModel) -> None:
-        values = probe(model, self.num_old)
+    def add_accuracies(self, share: float, values: tuple[float | None, ...]) -> None:
+        x = self.phase - 1 + share
         for points, value in zip(self.accuracies.values(), values, strict=True):
-            points.append((self.phase - 1 + share, value))
+            points.append((x, np.nan if value is None else value))
+
+    def end_phase(self, measured: Measurement) -> None:
+        """What was measured on all test images takes the place of the last quick look."""
+        self.phase = measured.phase
+        for points in self.accuracies.values():
+            points[:] = [(x, y) for x, y in points if x < self.phase]
+        self.add_accuracies(1.0, (measured.cnn_old, measured.cnn_new, measured.cnn))
 
 
 def _norms(model: IncrementalModel) -> np.ndarray:
