@@ -209,8 +209,10 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         with hardware.together(), Progress(hidden=not hardware.is_first()) as progress:
+            with hardware.first_before_others():
+                data = datasets.load(config, options.data_root)
             run = runs.perform(
-                config, datasets.load(config, options.data_root), preset=options.preset, out=out,
+                config, data, preset=options.preset, out=out,
                 resume=options.resume, device=options.device, watch=progress,
             )  # fmt: skip
             _print_summary(run, out)

@@ -209,7 +209,6 @@ _IMAGENET = {
     "order_seed": 1993,
     "exemplars_per_class": 20,
     "backbone": "resnet18",
-    "width": 64,
     "lambda_base": 10.0,
     "epochs": 90,
     "batch_size": 128,

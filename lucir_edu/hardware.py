@@ -1,14 +1,15 @@
 """The only room that knows on what machine it runs: device, processes, precision, versions."""
 
+import ast
 import contextlib
+import datetime
 import functools
 import hashlib
 import inspect
 import os
 import platform
 import subprocess
-import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -37,12 +38,15 @@ def pick_device(name: str = "auto") -> torch.device:
             raise UsageError(
                 f"{wanted} processes for {gpus} GPUs; start torchrun with --nproc-per-node={gpus}"
             )
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # for all that asks for no device
         return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
     """ "bfloat16" where the machine is faster in it, when ``name`` is "auto"."""
+    if name == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # which NVIDIA's would take for it
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -136,6 +140,23 @@ def is_first() -> bool:
     return ranks() == 1 or distributed.get_rank() == 0
 
 
+@contextlib.contextmanager
+def first_before_others() -> Iterator[None]:
+    """The first process does it, then the others: what it has found out they need not."""
+    if ranks() == 1:
+        yield
+        return
+    # of gloo, and patient: other groups give up after minutes
+    group = distributed.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
+    if not is_first():
+        distributed.barrier(group)
+    try:
+        yield
+    finally:
+        if is_first():
+            distributed.barrier(group)
+
+
 def share(rows: Tensor) -> Tensor:
     """This process's part of a batch; all of it when there are fewer rows than processes."""
     count = ranks()
@@ -218,7 +239,10 @@ def describe(device: torch.device, precision: str) -> dict[str, str | int | None
 
 
 # What decides the results of a config, beside versions and machine
-MODULES = ("datasets/glyphs", "losses", "memory", "metrics", "model", "stream", "loader", "trainer")
+MODULES = (
+    "datasets/cifar", "datasets/folder", "datasets/glyphs", "datasets/images", "datasets/pictures",
+    "hardware", "loader", "losses", "memory", "metrics", "model", "stream", "trainer",
+)  # fmt: skip
 
 
 @functools.cache
@@ -226,23 +250,29 @@ def code() -> str:
     """A fingerprint of the code that makes results; comments, docstrings and layout count not."""
     digest = hashlib.sha256()
     for module in MODULES:
-        with open(Path(__file__).parent / f"{module}.py", "rb") as file:
-            digest.update(_words(file.readline).encode())
+        source = (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+        digest.update(_meaning(ast.parse(source)).encode())
     return digest.hexdigest()[:12]
 
 
-def _words(readline: Callable[[], bytes]) -> str:
-    """A source's tokens in a row, without comments, docstrings and layout."""
-    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    words, starts_statement = [], True
-    for token in tokenize.tokenize(readline):
-        if token.type not in layout and token.type != tokenize.ENCODING:
-            if not (starts_statement and token.type == tokenize.STRING):
-                words.append(token.string)
-            starts_statement = False
-        elif token.type in (tokenize.NEWLINE, tokenize.INDENT):
-            starts_statement = True
-    return "".join(words)
+def _meaning(node: object) -> str:
+    """A syntax tree without docstrings and empty fields: the same in every version of Python."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_meaning, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list):
+            value = [statement for statement in value if not _is_text(statement)]
+        if value is not None and value != []:
+            parts.append(f"{name}={_meaning(value)}")
+    return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    constant = getattr(statement, "value", None) if isinstance(statement, ast.Expr) else None
+    return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
 
 
 def _commit() -> str | None:

@@ -27,7 +27,7 @@ def herding(features: Tensor, count: int) -> Tensor:
     """
     if not 0 <= count <= len(features):
         raise ValueError(f"cannot choose {count} of {len(features)} images")
-    features = unit(features.double().cpu())
+    features = unit(features.cpu().double())  # (Apple's GPUs have no double precision)
     mean = features.mean(dim=0)
     direction, ranked = mean.clone(), []
     for _ in range(HERDING_STEPS):
@@ -64,19 +64,19 @@ class Memory:
             return None
         return self.per_class if self.total is None else self.total // num_classes
 
-    def add(self, indices: Tensor, features: Tensor, num_classes: int) -> None:
+    def add(self, indices: Tensor, features: Tensor | None, num_classes: int) -> None:
         """Rank one more class.
 
         Args:
             indices: (n,) of the class's training images.
-            features: (n, d), in the same order.
+            features: (n, d), in the same order; None will do where all are kept, or none.
             num_classes: how many classes will share the memory.
         """
         quota = self.quota(num_classes)
-        if quota is None:
-            self.ranked.append(indices)
-        else:
+        if quota:
             self.ranked.append(indices[herding(features, min(quota, len(indices)))])
+        else:
+            self.ranked.append(indices[:quota])
 
     def trim(self) -> None:
         """Make room: keep each class's best, as many as its share allows."""

@@ -23,7 +23,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from lucir_edu import hardware, metrics
-from lucir_edu.config import SWITCHES, Config, UsageError, method_of
+from lucir_edu.config import METHODS, PRESETS, SWITCHES, Config, UsageError, method_of
 from lucir_edu.config import preset as make_preset
 from lucir_edu.datasets import Dataset
 from lucir_edu.files import whole
@@ -156,7 +156,7 @@ def perform(
                         save(run, out)
                         (out / MIDWAY).unlink(missing_ok=True)
             due = time.monotonic() - last_kept >= KEEP_EVERY
-            if isinstance(event, EpochEnd) and writes and due:
+            if isinstance(event, EpochEnd) and event.midway and writes and due:
                 with _told(out):
                     save_midway(event.midway(), identity, out)
                 last_kept = time.monotonic()
@@ -377,6 +377,7 @@ def load(folder: str | Path) -> Run:
 
 HOLDS_RUNS = "name a folder that `lucir-edu run` has written"
 MOST_BYTES = 2**31  # of arrays; 1000 classes in 11 phases take a tenth of it
+MOST_IMAGES = 1e8  # judged in all phases together
 
 
 def _number(text: str) -> int | float:
@@ -421,8 +422,10 @@ def _check(run: Run) -> None:
         shape = (count, classes, *([classes] * two), *array.shape[2:3] * places, *[2] * places)
         if array.shape != shape or array.dtype.kind not in ("iu" if two else "f"):
             raise ValueError(f"{name} is not of the phases and classes")
-        if two and (array.min() < 0 or array.sum(dtype=float) > 1e8):
-            raise ValueError(f"{name} has counts that cannot be")
+        angles = name == "embedding_angles"
+        most = array.max(initial=0) <= 180 if angles else array.sum(dtype=float) <= MOST_IMAGES
+        if two and (array.min() < 0 or not most):
+            raise ValueError(f"{name} has {'angles' if angles else 'counts'} that cannot be")
 
 
 FIGURE = int | float | None
@@ -549,13 +552,30 @@ def find(folders: Iterable[str | Path]) -> Iterator[Run]:
 
 def label(run: Run) -> str:
     """What tells a run from others of its preset: the method, and settings that are not usual."""
-    config = Config.from_dict(run["config"])
-    try:
-        usual = make_preset(run["preset"], method=run["method"])
-    except UsageError:
-        return run["method"]
+    config, preset, method = Config.from_dict(run["config"]), run["preset"], run["method"]
+    usual = Config()
+    if preset in PRESETS:  # (what switches decide is in the method's name)
+        usual = make_preset(preset, method=method if method in METHODS else "lucir")
     settings = [key for key in COMPARED if getattr(config, key) != getattr(usual, key)]
-    return " ".join([run["method"], *(f"{key}={getattr(config, key)}" for key in settings)])
+    return " ".join([method, *(f"{key}={getattr(config, key)}" for key in settings)])
+
+
+def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:
+    """Runs by preset, :func:`label` and seed.
+
+    Raises:
+        UsageError: two runs have the same.
+    """
+    found: dict[tuple[str, str, int], Run] = {}
+    for run in runs:
+        key = run["preset"], label(run), run["seed"]
+        if key in found:
+            raise UsageError(
+                f"{found[key].path} and {run.path} have the same settings and seed; "
+                f"name folders in which each is there once"
+            )
+        found[key] = run
+    return found
 
 
 def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -564,10 +584,13 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
     Returns:
         Rows with ``preset``, ``label``, ``seeds`` and, for every name in :data:`MEASURES`, a pair
         (mean, sd), or None where a run has no such figure. The sd is that of a sample; 0 for one.
+
+    Raises:
+        UsageError: two runs have the same setting and seed.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run["preset"], label(run)), []).append(run)
+    for (preset, name, _), run in by_setting(runs).items():
+        groups.setdefault((preset, name), []).append(run)
     rows = []
     for (preset, name), members in groups.items():
         row = {"preset": preset, "label": name, "seeds": sorted(run["seed"] for run in members)}

@@ -64,7 +64,7 @@ class EpochEnd:
     train_accuracy: float  # percent, of augmented images as they were learnt
     learning_rate: float
     model: IncrementalModel
-    midway: Callable[[], "Midway"]  # where the training stands, should it have to go on from here
+    midway: Callable[[], "Midway"] | None  # where to go on from; None in class-balance tuning
 
 
 @dataclass(frozen=True)
@@ -240,15 +240,15 @@ class Learner:
             midway: go on from there.
             balanced: tune the head alone, all of it, at a low rate (class-balance finetune).
         """
-        config, net, forward = self.config, self.net, hardware.parallel(self.net)
+        config, net = self.config, self.net
         generator = torch.Generator().manual_seed(_seed(config, phase.number, balanced))
         epochs = config.balanced_epochs if balanced else config.epochs
         if balanced:
-            parameters = [p for name, p in net.head.named_parameters() if name != "eta"]
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-        else:
-            parameters = [p for p in net.parameters() if p.requires_grad]
+            net.requires_grad_(False)
+            for name, parameter in net.head.named_parameters():
+                parameter.requires_grad_(name != "eta")
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        forward = hardware.parallel(net)
         optimizer = hardware.SGD(
             parameters,
             lr=config.balanced_lr if balanced else config.lr,
@@ -301,7 +301,11 @@ class Learner:
                 self.losses.setdefault(name, []).append(round(mean, 5))
             share = 100 * correct.item() / len(indices)
             here = functools.partial(self.where, phase, epoch, optimizer, generator)
-            yield EpochEnd(phase.number, epoch, means, share, first_rate, net, here)
+            yield EpochEnd(
+                phase.number, epoch, means, share, first_rate, net, None if balanced else here
+            )
+        if balanced:
+            net.requires_grad_(True)
         hardware.agree(net)
 
     def where(
@@ -380,10 +384,13 @@ class Learner:
 
     def choose_exemplars(self, phase: Phase) -> None:
         """Keep some of the new classes' images, and fewer of the old ones' if room is short."""
-        features, labels = self.embed(phase.train)
+        labels, features = self.stream.dataset.train.labels[phase.train], None
+        if self.memory.quota(phase.num_seen):  # else there is nothing to choose
+            features, _ = self.embed(phase.train)
         for label in range(phase.num_old, phase.num_seen):
-            chosen = (labels == label).cpu()
-            self.memory.add(phase.train[chosen], features[chosen], phase.num_seen)
+            chosen = labels == label
+            of_class = None if features is None else features[chosen]
+            self.memory.add(phase.train[chosen], of_class, phase.num_seen)
         self.memory.trim()
 
     def resume(self, start: State) -> Iterator[Event]:
@@ -583,7 +590,8 @@ def joined(batches: Sequence[tuple[Output, Tensor]]) -> tuple[Output, Tensor]:
 def principal_plane(vectors: Tensor) -> Tensor:
     """(3, d): the mean of some vectors (n, d), and the two directions in which they vary most."""
     centre = vectors.mean(dim=0)
-    _, _, axes = torch.linalg.svd((vectors - centre).double(), full_matrices=False)
+    # (on the CPU, for Apple's GPUs have no double precision)
+    _, _, axes = torch.linalg.svd((vectors - centre).cpu().double(), full_matrices=False)
     axes = F.pad(axes, (0, 0, 0, 2))[:2]  # fewer than two directions: zeros
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
     return torch.cat([centre[None], (axes * largest.sign()).to(vectors)])

@@ -95,6 +95,21 @@ def test_a_phase_goes_on_from_its_last_epoch_kept(
     assert runs.kept(out) == "3 finished phases"
 
 
+@pytest.mark.parametrize("number", [5, 6])
+def test_stopped_in_class_balance_tuning_a_phase_goes_on_from_its_last_epoch_before_it(
+    number, settings, dataset, tmp_path, often
+):
+    changes = {"balanced_finetune": True, "balanced_epochs": 2}
+    config = type(settings).from_dict({**settings.to_dict(), **changes})
+    alone = perform(config, dataset, out=tmp_path / "alone", device="cpu")
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        perform(config, dataset, out=out, device="cpu", watch=stop(EpochEnd, 1, number))
+    assert runs.kept(out) == "1 finished phase and 4 epochs of phase 1"
+    run = perform(config, dataset, out=out, device="cpu", resume=True)
+    assert figures(run) == figures(alone) and exemplars(out) == exemplars(tmp_path / "alone")
+
+
 def test_seconds_go_on_too(settings, dataset, tmp_path, often):
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))

@@ -1,6 +1,7 @@
 """Which precision a machine gets (measured, Intel's AVX-512 is slower in bfloat16 without AMX), how
 many threads a notebook, and how soon the first step is taken."""
 
+import ast
 import os
 import platform
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from lucir_edu import hardware
+from lucir_edu import hardware, memory, trainer
 
 CPU = torch.device("cpu")
 
@@ -83,12 +84,63 @@ def test_a_result_tells_what_the_cpu_computed_with(monkeypatch):
     assert name == f"{platform.machine()} AVX9"
 
 
-def words(source):
-    return hardware._words(iter([*source.encode().splitlines(keepends=True), b""]).__next__)
-
-
 def test_the_code_s_fingerprint_sees_code_and_neither_comments_nor_docstrings_nor_layout():
     code = 'def f(x):\n    """Why."""\n    # so\n    return [x, "y"]\n'
     same = 'def f(x):\n    """Because\n    of that."""\n\n    return [\n        x, "y"]  # so\n'
-    assert words(code) == words(same) == 'deff(x):return[x,"y"]'
-    assert words(code) != words(code.replace('"y"', '"z"'))
+    meaning = [hardware._meaning(ast.parse(text)) for text in (code, same)]
+    assert meaning[0] == meaning[1] and "Return" in meaning[0]
+    assert hardware._meaning(ast.parse(code.replace('"y"', '"z"'))) != meaning[0]
+
+
+def test_the_code_s_fingerprint_is_that_of_other_versions_of_python():
+    """From 3.12 on f-strings have tokens of their own, and functions have parameters of types."""
+    code = "def f(x: int = 0) -> str:\n    return f'{x!r:>{8}} of {1.5}'\n"
+    assert hardware._meaning(ast.parse(code)) == (
+        "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='x',annotation=Name("
+        "id='int',ctx=Load()))],defaults=[Constant(value=0)]),body=[Return(value=JoinedStr(values="
+        "[FormattedValue(value=Name(id='x',ctx=Load()),conversion=114,format_spec=JoinedStr(values="
+        "[Constant(value='>'),FormattedValue(value=Constant(value=8),conversion=-1)])),Constant("
+        "value=' of '),FormattedValue(value=Constant(value=1.5),conversion=-1)]))],returns=Name("
+        "id='str',ctx=Load()))])"
+    )
+
+
+class Apple(torch.Tensor):
+    """A tensor on a GPU that has no double precision."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        result = super().__torch_function__(function, types, args, kwargs)
+        if function is torch.Tensor.cpu:
+            return result.as_subclass(torch.Tensor)
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result
+
+
+def test_nothing_asks_a_gpu_without_double_precision_for_it():
+    features = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    there = features.as_subclass(Apple)
+    with pytest.raises(TypeError, match="float64"):
+        there.double()
+    assert torch.equal(memory.herding(there, 5), memory.herding(features, 5))
+    assert torch.equal(trainer.principal_plane(there), trainer.principal_plane(features))
+
+
+def test_float32_is_no_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    hardware.pick_precision("bfloat16", CPU)
+    assert torch.backends.cudnn.allow_tf32
+    hardware.pick_precision("float32", CPU)
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(hardware, "ranks", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert hardware.pick_device("auto") == torch.device("cuda", 1) and chosen == [1]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lucir_edu import losses, runs, stream
+from lucir_edu import hardware, losses, runs, stream
 from lucir_edu.config import preset
 from lucir_edu.datasets import load
 from lucir_edu.lab import lessons, plots, report, sphere
@@ -426,6 +426,17 @@ def test_look_gives_what_the_network_says_of_the_images_asked_for(make_config, d
     assert sorted(set(new.tolist())) == [6, 7, 8]
     kept, owners = lessons.look(end.model, config, dataset, end.memory.indices, "train")
     assert owners.tolist() == [c for c in range(9) for _ in range(3)] and len(kept.features) == 27
+
+
+def test_notebooks_compute_on_the_cpu_where_there_is_a_gpu_too(make_config, dataset, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = make_config(epochs=1)
+    assert hardware.pick_device("auto").type == "cuda"
+    end = lessons.learn(config, dataset, until=0)
+    network = lessons.restore(State(0, end.model.state_dict()), config, dataset)
+    output, _ = lessons.look(network, config, dataset, range(6))
+    assert Probe(config, dataset, 5)(network, 6)[2] > 0
+    assert output.logits.device.type == "cpu"
 
 
 def test_restore_gives_the_network_of_a_state(make_config, dataset):

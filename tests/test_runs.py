@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lucir_edu import metrics, runs
-from lucir_edu.config import Config, UsageError
+from lucir_edu.config import METHODS, Config, UsageError
 from lucir_edu.runs import Run, perform
 from lucir_edu.trainer import PhaseEnd, PhaseStart
 
@@ -406,7 +406,8 @@ def test_a_damaged_checkpoint_is_told_when_the_run_is_resumed(halted, short, dat
 
 def made_up(method="lucir", preset="glyphs-b50-5", seed=0, average=60.0, nme=50.0, **changes):
     """A run's results without the training: two phases of two classes."""
-    config = runs.make_preset(preset, method=method, seed=seed, **changes)
+    known = method if method in METHODS else "lucir"
+    config = runs.make_preset(preset, method=known, seed=seed, **changes)
     summary = {"cnn": average, "nme": nme}
     return Run(
         {
@@ -467,9 +468,51 @@ def test_the_norm_gap_is_how_much_longer_the_newest_embeddings_are():
     assert runs.norm_gap(base_only) is None
 
 
-def test_a_run_of_an_unknown_preset_is_called_by_its_method(done):
+def test_settings_tell_runs_apart_whose_method_has_no_name_too():
+    switches = {"cosine": False, "less_forget": True}
+    named = [runs.label(made_up("linear+lf+mr", **switches, margin=m)) for m in (0.5, 0.2)]
+    assert named == ["linear+lf+mr", "linear+lf+mr margin=0.2"]
+    orders = [made_up("linear+lf+mr", "cifar100-b50-5", **switches, order_seed=o) for o in (1, 2)]
+    assert [row["seeds"] for row in runs.compare(orders)] == [[0], [0]]
+
+
+def test_a_run_of_an_unknown_preset_is_told_from_the_default(done):
     run, _ = done
-    assert runs.label(run) == "lucir"
+    label = runs.label({**run, "preset": ""})
+    assert label.startswith("lucir base_classes=6 ") and " epochs=2 " in label
+
+
+def test_the_same_setting_and_seed_twice_are_no_two_seeds():
+    with pytest.raises(UsageError, match="have the same settings and seed"):
+        runs.compare([made_up(seed=1), made_up(seed=1)])
+
+
+def test_a_thousand_classes_come_back_from_disk(done, tmp_path):
+    """Angles between so many embeddings add up to more than images are ever judged."""
+    run, _ = done
+    phases, classes = 4, 1000
+    angles = np.full((phases, classes, classes), 90, np.uint8)
+    angles[:, range(classes), range(classes)] = 0
+    counts = np.zeros((phases, classes, classes), np.int32)
+    counts[:, range(classes), range(classes)] = 50
+    phase = run["phases"][0]
+    large = Run(
+        {
+            **run, "classes": [str(c) for c in range(classes)], "bounds": [0, 250, 500, 750, 1000],
+            "class_order": list(range(classes)),
+            "phases": [{**phase, "phase": p, "classes_seen": 250 * (p + 1)} for p in range(phases)],
+        },
+        {
+            "confusion_cnn": counts, "embedding_angles": angles,
+            "weight_norms": np.ones((phases, classes), np.float32),
+        },
+    )  # fmt: skip
+    runs.save(large, tmp_path)
+    assert np.array_equal(runs.load(tmp_path).arrays["embedding_angles"], angles)
+    large.arrays["embedding_angles"][0, 1, 2] = 181
+    runs.save(large, tmp_path)
+    with pytest.raises(UsageError, match="embedding_angles has angles that cannot be"):
+        runs.load(tmp_path)
 
 
 def test_runs_are_found_below_folders_in_order_of_their_names(done, tmp_path):

@@ -45,6 +45,10 @@ def test_all_processes_have_the_same_network_exemplars_and_accuracies(learnt):
     assert learnt["exemplars"] == [4] * 12
 
 
+def test_what_the_first_process_does_first_is_done_when_others_begin(learnt):
+    assert learnt["others_waited"] is True
+
+
 def test_two_processes_learn_as_well_as_one(learnt):
     together, alone = (np.array(learnt[key]) for key in ("together", "alone"))
     assert alone.mean() > 40, "nothing is learnt"

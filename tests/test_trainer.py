@@ -466,10 +466,12 @@ def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, datase
         epochs += [event] if isinstance(event, EpochEnd) else []
     before = copied(learner.net)
     del steps[:]
+    learner.net.zero_grad()
     epochs = [event for event in events if isinstance(event, EpochEnd)]
     after = learner.net.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {"head.old_weight", "head.new_weight"}
+    assert all(p.grad is None for p in learner.net.backbone.parameters()), "needless work"
     assert [e.learning_rate for e in epochs] == pytest.approx([0.01, 0.01, 0.001, 0.001])
     targets = torch.cat([targets for _, targets, _, _ in steps])
     assert targets.bincount().tolist() == [4 * 3] * 9
@@ -730,6 +732,18 @@ def test_judging_leaves_the_network_as_it_was(config, dataset):
 
 
 # ---- Memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"), [({"joint": True}, 8), ({"exemplars_per_class": 0}, 0)]
+)
+def test_where_there_is_nothing_to_choose_no_image_is_looked_at(
+    make_config, dataset, monkeypatch, changes, kept
+):
+    learner = Learner(make_config(**changes), dataset, CPU)
+    monkeypatch.setattr(learner, "embed", None)
+    learner.choose_exemplars(learner.stream.phases[0])
+    assert [len(indices) for indices in learner.memory.ranked] == [kept] * 6
 
 
 def test_exemplars_are_the_herd_of_plain_images_seen_by_the_finished_network(config, dataset):

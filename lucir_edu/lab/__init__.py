@@ -3,3 +3,7 @@
 from lucir_edu.hardware import leave_a_core
 
 leave_a_core()
+
+# Notebooks compute on the CPU, also where there is a GPU: what they say was measured there, and
+# tensors that a cell or a learner makes are there
+DEVICE = "cpu"

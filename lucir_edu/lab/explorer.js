@@ -15,7 +15,6 @@ async function explore(section, followsAddress) {
     words: find("words" + name),
   }));
   const [compare, view, phase, seed] = ["compare", "view", "phase", "seed"].map(find);
-  phase.max = bank.phases - 1;
 
   const combination = (on) =>
     bank.shorts.map((short, i) => (on[i] ? "+" : "-") + short).join("").replace(/^\+/, "");
@@ -34,7 +33,10 @@ async function explore(section, followsAddress) {
   function take(state) {
     for (const part of state.split("/").filter(Boolean)) {
       const number = /^(seed|phase)(\d+)$/.exec(part);
-      if (number && number[1] === "phase") phase.value = number[2];
+      if (number && number[1] === "phase") {
+        phase.max = bank.phases - 1;
+        phase.value = number[2];
+      }
       else if (number) seed.dataset.wanted = number[2];
       else if (part in bank.views) view.value = part;
       else {
@@ -92,7 +94,6 @@ async function explore(section, followsAddress) {
     delete seed.dataset.wanted;
     const nearest = seeds.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a));
     seed.replaceChildren(...seeds.map((one) => new Option(one, one, false, one === nearest)));
-    find("phaseShown").textContent = phase.value;
     sides.forEach((side) => {
       side.switches.forEach((box) => (box.disabled = side.other.value !== ""));
       side.box.hidden = side.plot.hidden = side.words.hidden = !shown.includes(side);
@@ -100,6 +101,8 @@ async function explore(section, followsAddress) {
     find("hovered").replaceChildren();
     find("hovered").hidden = !bank.views[view.value];
     const runs = settings.map((name) => bank.runs[`${name}/${nearest}`]).filter(Boolean);
+    phase.max = Math.min(...runs.map((run) => run.figures.length)) - 1;
+    find("phaseShown").textContent = phase.value;
     const drawings = runs.map((run) => run.drawings[view.value][phase.value]);
     const layouts = drawings.map(([, wide, narrow]) =>
       structuredClone({ ...(shown.length === 1 ? wide : narrow), template: bank.template }));

@@ -14,7 +14,7 @@ from lucir_edu.datasets import Dataset
 from lucir_edu.lab import views
 from lucir_edu.lab.keyboard import Keyboard
 from lucir_edu.lab.plots import thumbnails
-from lucir_edu.runs import Run, label
+from lucir_edu.runs import Run, by_setting
 
 OTHERWISE = {  # recorded settings beside the eight combinations, in words
     "finetune": "no exemplars (finetune)",
@@ -109,17 +109,15 @@ class Bank:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs: dict[tuple[str, int], Run] = {}
-        for run in runs:
-            name = label(run)
+        for (_, name, seed), run in by_setting(runs).items():
             if name in EIGHT:
                 name = combination(*(run["config"][switch] for switch in views.COMPONENTS))
-            self._runs[name, run["seed"]] = run
+            self._runs[name, seed] = run
         if not self._runs:
             raise UsageError("there is no recorded run to explore")
         self.views = [
             name for name in views.VIEWS if all(name in views.known(r) for r in self._runs.values())
         ]
-        self.phases = max(len(run["phases"]) for run in self._runs.values())
 
     @property
     def settings(self) -> list[str]:
@@ -134,6 +132,10 @@ class Bank:
         """Seeds that all these settings have been recorded with."""
         each = [{seed for name, seed in self._runs if name == setting} for setting in settings]
         return sorted(set.intersection(*each))
+
+    def phases(self, *settings: str) -> int:
+        """How many phases all runs of these settings have."""
+        return min(len(run["phases"]) for (name, _), run in self._runs.items() if name in settings)
 
     def __getitem__(self, key: tuple[str, int]) -> Run:
         return self._runs[key]
@@ -160,7 +162,8 @@ class Bank:
         if not seeds:
             b, seeds = None, self.seeds(shown.a)
         seed = min(seeds, key=lambda one: abs(one - shown.seed))
-        return replace(shown, b=b, seed=seed, phase=min(shown.phase, self.phases - 1))
+        phases = self.phases(*filter(None, (shown.a, b)))
+        return replace(shown, b=b, seed=seed, phase=min(shown.phase, phases - 1))
 
 
 SHORTS = [short for short, _ in views.COMPONENTS.values()]
@@ -269,9 +272,7 @@ class Explorer(widgets.VBox):
             options=[(views.VIEWS[name].title, name) for name in self.bank.views],
             description="view",
         )
-        self.phase = widgets.IntSlider(
-            min=0, max=self.bank.phases - 1, description="phase", continuous_update=True
-        )
+        self.phase = widgets.IntSlider(min=0, description="phase", continuous_update=True)
         self.seed = widgets.Dropdown(description="seed", layout={"width": "150px"})
         self.words = widgets.HTML()
         self.table = widgets.HTML()
@@ -348,6 +349,7 @@ class Explorer(widgets.VBox):
             self.b.layout.display = None if shown.b else "none"
             settings = [name for name in (shown.a, shown.b) if name]
             self.seed.options = self.bank.seeds(*settings)
+            self.phase.max = self.bank.phases(*settings) - 1
             self.seed.value, self.phase.value = shown.seed, shown.phase
             self.view.value, self.link.value = shown.view, str(shown)
         finally:

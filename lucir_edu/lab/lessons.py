@@ -9,6 +9,7 @@ from torch import Tensor
 from lucir_edu import hardware, loader, model, stream, trainer
 from lucir_edu.config import Config
 from lucir_edu.datasets import Dataset
+from lucir_edu.lab import DEVICE
 from lucir_edu.model import IncrementalModel, Output
 from lucir_edu.progress import Progress
 from lucir_edu.trainer import Objective, PhaseEnd, State
@@ -29,7 +30,8 @@ def learn(
         objective: what to minimise instead of :func:`lucir_edu.trainer.objective`.
     """
     with Progress(table=False) as progress:
-        for event in trainer.train(config, dataset, start=start, objective=objective):
+        events = trainer.train(config, dataset, device=DEVICE, start=start, objective=objective)
+        for event in events:
             progress(event)
             if isinstance(event, PhaseEnd):
                 end = event
@@ -55,7 +57,7 @@ def look(
         Output of n images, and their (n,) labels.
     """
     ordered = stream.make(config, dataset).dataset
-    images, device = getattr(ordered, split), hardware.pick_device("auto")
+    images, device = getattr(ordered, split), network.head.new_weight.device
     if isinstance(which, range):
         labels = images.labels
         which = torch.nonzero((labels >= which.start) & (labels < which.stop))[:, 0]
@@ -68,7 +70,7 @@ def restore(state: State, config: Config, dataset: Dataset) -> IncrementalModel:
     plan = stream.make(config, dataset)
     network = model.build(config, plan.bounds[1], len(dataset.mean), seed=0)
     network.load_state_dict(state.weights)
-    return network.to(hardware.pick_device("auto"))
+    return network.to(DEVICE)
 
 
 def source(function: Callable) -> None:

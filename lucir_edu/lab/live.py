@@ -15,8 +15,9 @@ from torch import Tensor
 from lucir_edu import hardware, loader, stream
 from lucir_edu.config import Config
 from lucir_edu.datasets import Dataset
+from lucir_edu.lab import DEVICE
 from lucir_edu.model import IncrementalModel
-from lucir_edu.trainer import Event
+from lucir_edu.trainer import Event, evaluate
 
 
 class Live:
@@ -110,7 +111,7 @@ class Probe:
     """A quick look at a model that learns: accuracy on a few test images of each class."""
 
     def __init__(self, config: Config, dataset: Dataset, per_class: int = 10) -> None:
-        device, self.per_class = hardware.pick_device("auto"), per_class
+        self.per_class, device = per_class, hardware.pick_device(DEVICE)
         self.precision = hardware.pick_precision(config.precision, device)
         ordered = stream.make(config, dataset).dataset
         labels = ordered.test.labels
@@ -118,15 +119,10 @@ class Probe:
         images = loader.make(ordered.test, ordered, config, device)
         ((self.images, self.labels),) = images.plain(torch.cat(rows), batch_size=len(labels))
 
-    @torch.no_grad()
     def __call__(self, model: IncrementalModel, num_old: int) -> tuple[float, float, float]:
         """Accuracy in percent on old, new and all classes seen; NaN without old classes."""
         seen = self.labels < model.num_classes
-        was_training = model.training
-        model.eval()
-        with hardware.autocast(self.images.device, self.precision):
-            predicted = model(self.images[seen]).logits.argmax(dim=1)
-        model.train(was_training)
+        predicted = evaluate(model, self.images[seen], self.precision).logits.argmax(dim=1)
         right, labels = predicted == self.labels[seen], self.labels[seen]
         return _share(right[labels < num_old]), _share(right[labels >= num_old]), _share(right)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lucir_edu import runs, stream, trainer
 from lucir_edu.config import Config, method_of
 from lucir_edu.datasets import Dataset
-from lucir_edu.lab import plots, sphere
+from lucir_edu.lab import DEVICE, plots, sphere
 from lucir_edu.lab.keyboard import Keyboard
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.plots import BLACK, NEW, OLD
@@ -120,7 +120,7 @@ class TrainingPanel(widgets.VBox):
         """Train the setting shown; a training that runs is stopped first."""
         config = self.setting()
         base = self.bases.get("cosine" if config.cosine else "linear")
-        events = trainer.train(config, self.dataset, start=base)
+        events = trainer.train(config, self.dataset, device=DEVICE, start=base)
         self._shown = _Curves()
         self._config, self._measurements = config, []
         self._name = self._name_of(config)

@@ -18,7 +18,7 @@ from torch import nn
 from lucir_edu import hardware
 from lucir_edu.config import Config
 from lucir_edu.datasets import Dataset
-from lucir_edu.lab import lessons
+from lucir_edu.lab import DEVICE, lessons
 from lucir_edu.lab.plots import NEW, OLD, Described
 from lucir_edu.losses import unit
 from lucir_edu.trainer import Learner, Measurement, PhaseEnd
@@ -57,7 +57,7 @@ def record(
         config: with ``feature_dim=3``.
         backbone: trained already; its features get a linear layer to three.
     """
-    learner = Learner(config, dataset, hardware.pick_device("auto"))
+    learner = Learner(config, dataset, hardware.pick_device(DEVICE))
     learner.net.backbone[0].load_state_dict(backbone.state_dict())
     snapshots = []
     for event in itertools.chain.from_iterable(map(learner.learn, learner.stream.phases)):

@@ -75,7 +75,7 @@ my_guess = 50  # percent of Latin test images still read correctly after phase 1
 # %%
 bases = runs.load_bases("glyphs-b50-5")
 finetuned = runs.perform(
-    settings, data, preset="glyphs-b50-5", start=bases["linear"], watch=Progress()
+    settings, data, preset="glyphs-b50-5", start=bases["linear"], device="cpu", watch=Progress()
 )
 
 # %% [markdown]

@@ -157,7 +157,7 @@ my_guess = 0  # percent by which the newest embeddings are longer (negative: sho
 
 # %%
 replay = runs.perform(
-    settings, data, preset="glyphs-b50-5", start=bases["linear"], watch=Progress()
+    settings, data, preset="glyphs-b50-5", start=bases["linear"], device="cpu", watch=Progress()
 )
 
 # %% [markdown]

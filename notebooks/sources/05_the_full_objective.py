@@ -92,7 +92,10 @@ def objective(config, output, targets, old, num_old):
 
 
 ends = []
-for event in trainer.train(settings, data, start=bases["cosine"], objective=objective):
+learning = trainer.train(
+    settings, data, start=bases["cosine"], device="cpu", objective=objective
+)
+for event in learning:
     if isinstance(event, trainer.PhaseEnd):
         ends.append(event.measurement)
         print(f"phase {ends[-1].phase}: {ends[-1].cnn:.1f} % of {ends[-1].classes_seen} classes")

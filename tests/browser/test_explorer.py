@@ -161,6 +161,25 @@ def test_a_page_of_few_runs_says_what_is_not_recorded(page, recorded, tmp_path):
     expect(words).to_contain_text("After phase 5")
 
 
+def test_a_page_shows_a_setting_of_fewer_phases_up_to_its_last(page, recorded, tmp_path):
+    whole = next(run for run in recorded if runs.label(run) == "lucir")
+    phases = [
+        {**p, "classes_seen": c} for p, c in zip(whole["phases"], (50, 75, 100), strict=False)
+    ]
+    config = {**whole["config"], "increment": 25}
+    short = {**whole, "config": config, "bounds": [0, 50, 75, 100], "phases": phases}
+    arrays = {name: values[[0, 5, 5]] for name, values in whole.arrays.items()}
+    report.write([whole, runs.Run(short, arrays)], tmp_path / "page.html")
+    state = "lucir,increment=25/seed0/phase{}/accuracy"
+    section = open_page(page, (tmp_path / "page.html").as_uri(), state.format(5))
+    link = section.get_by_label("this view")
+    expect(link).to_have_value(state.format(2))
+    expect(section.get_by_role("slider")).to_have_attribute("max", "2")
+    link.fill("cos+lf+mr/seed0/phase5/norms")
+    link.press("Enter")
+    expect(link).to_have_value("cos+lf+mr/seed0/phase5/norms")
+
+
 def test_without_javascript_there_are_pictures(browser, address):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
