@@ -479,7 +479,7 @@ def test_settings_tell_runs_apart_whose_method_has_no_name_too():
 def test_a_run_of_an_unknown_preset_is_told_from_the_default(done):
     run, _ = done
     label = runs.label({**run, "preset": ""})
-    assert label.startswith("lucir base_classes=6 ") and " epochs=2 " in label
+    assert label.startswith("lucir base_classes=6 ") and " epochs=1 " in label
 
 
 def test_the_same_setting_and_seed_twice_are_no_two_seeds():
