@@ -23,10 +23,11 @@ from lucir_edu.lab.plots import NEW, OLD, Described
 from lucir_edu.losses import unit
 from lucir_edu.trainer import Learner, Measurement, PhaseEnd
 
-STYLES = {  # colour, plotly's marker and line, matplotlib's
-    "old": (OLD, "circle", "solid", "o", "-"),
-    "new": (NEW, "diamond", "dash", "D", "--"),
+STYLES = {  # colour, plotly's marker and line, matplotlib's line
+    "old": (OLD, "circle", "solid", "-"),
+    "new": (NEW, "diamond", "dash", "--"),
 }
+ELEVATION, TURN = 20, 35  # degrees, whence a picture is seen
 Views = Mapping[str, Sequence["Snapshot"]]  # name of the network -> a snapshot per phase
 
 
@@ -97,8 +98,9 @@ def picture(views: Views) -> Described:
         accuracies = ", ".join(f"{shot.measurement.cnn:.0f}" for shot in snapshots)
         words.append(f"{name}: {accuracies} % right after each phase")
     return figure, (
-        f"Class embeddings (lines) and test features (dots) on the unit sphere, old classes blue "
-        f"with circles, new ones orange with diamonds. {'; '.join(words)}."
+        f"Class embeddings (lines that end in a large letter) and test features (small letters, "
+        f"pale on the far side) on the unit sphere, old classes blue with full lines, new ones "
+        f"orange with dashed ones. {'; '.join(words)}."
     )
 
 
@@ -106,18 +108,24 @@ def _draw(axes: object, shot: Snapshot) -> None:
     u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     ball = (np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v))
     axes.plot_wireframe(*ball, color="#bbbbbb", linewidth=0.3)
-    for name, (colour, _, _, marker, line) in STYLES.items():
-        classes, chosen = shot.side(name)
-        axes.scatter(*shot.features[chosen].T, color=colour, marker=marker, s=5, alpha=0.5,
-                     linewidths=0, depthshade=False)  # fmt: skip
+    elevation, turn = np.deg2rad((ELEVATION, TURN))
+    eye = np.array([np.cos(elevation) * np.cos(turn), np.cos(elevation) * np.sin(turn),
+                    np.sin(elevation)])  # fmt: skip
+    for name, (colour, _, _, line) in STYLES.items():
+        classes, _ = shot.side(name)
         for c in classes:
+            points = shot.features[shot.labels == c]
+            near = points @ eye > 0
+            for side, alpha in ((near, 0.8), (~near, 0.15)):
+                axes.scatter(*points[side].T, color=colour, marker=f"${shot.classes[c]}$", s=16,
+                             alpha=alpha, linewidths=0, depthshade=False)  # fmt: skip
             end = shot.embeddings[c]
             axes.plot(*np.stack([np.zeros(3), end]).T, line, color=colour, linewidth=1.5)
             axes.text(*(1.2 * end), shot.classes[c], color=colour, ha="center", va="center",
                       fontsize=11, weight="bold")  # fmt: skip
     axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
     axes.set_box_aspect((1, 1, 1), zoom=1.3)
-    axes.view_init(elev=20, azim=35)
+    axes.view_init(elev=ELEVATION, azim=TURN)
     axes.set_axis_off()
 
 
@@ -163,7 +171,7 @@ def _ball() -> go.Scatter3d:
 
 def _traces(shot: Snapshot, legend: bool) -> list[go.Scatter3d]:
     traces = []
-    for name, (colour, symbol, dash, _, _) in STYLES.items():
+    for name, (colour, symbol, dash, _) in STYLES.items():
         classes, chosen = shot.side(name)
         points = shot.features[chosen]
         traces.append(go.Scatter3d(

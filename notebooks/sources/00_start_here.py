@@ -22,6 +22,11 @@ from lucir_edu.lab.panels import TrainingPanel
 from lucir_edu.progress import Progress
 
 # %% [markdown]
+# The course is about one paper: Saihui Hou, Xinyu Pan, Chen Change Loy, Zilei Wang and Dahua Lin, *Learning
+# a Unified Classifier Incrementally via Rebalancing*, CVPR 2019
+# ([PDF](https://openaccess.thecvf.com/content_CVPR_2019/papers/Hou_Learning_a_Unified_Classifier_Incrementally_via_Rebalancing_CVPR_2019_paper.pdf),
+# [the authors' code](https://github.com/hshustc/CVPR19_Incremental_Learning)). Its method is called **LUCIR**.
+#
 # ## A service that reads letters
 #
 # Imagine an OCR service. In its first version it reads Latin letters and digits. Then, release by
@@ -55,6 +60,9 @@ for phase in plan.phases:
 # 2. At test time an image may be of **any class seen so far**, and nobody says from which phase it
 #    comes. One head with one softmax must tell all classes apart.
 #
+# (Where a test image comes with the name of its phase, one speaks of *task*-incremental learning; where the
+# classes stay and the images change, new fonts for the same letters, of *domain*-incremental learning.)
+#
 # ## Predict
 #
 # The simplest thing to do is *fine-tuning*: go on training with the new classes' images. After
@@ -70,7 +78,11 @@ my_guess = 50  # percent of Latin test images still read correctly after phase 1
 #
 # This trains for real: five alphabets, half a minute to one and a half on two cores. It starts from a network that
 # has learnt the base phase, which comes with the course. (Leave `start` out, and the base phase is
-# trained as well.) `CNN` is the accuracy of the network's own head over all classes seen so far.
+# trained as well.)
+#
+# The table: `CNN` is the accuracy of the network's own head over all classes seen so far, `CNN old` and
+# `CNN new` that on old and on new classes, `old as new` the share of old classes' images that are taken for a
+# new class. (`NME` is a second way to read a network; it needs exemplars, and comes in `01`.)
 
 # %%
 bases = runs.load_bases("glyphs-b50-5")
@@ -132,9 +144,9 @@ for name in ("average_incremental_accuracy", "last_accuracy", "forgetting"):
 # %% [markdown]
 # ## Is the network too small for 100 letters?
 #
-# That is the first thing to rule out. The control: the same network, given *all* images of all
-# classes seen so far in every phase (*joint training*). It takes minutes, so its runs come with the
-# course, as recorded results; `lucir-edu run glyphs-b50-5 --set method=joint` makes one.
+# That is the first thing to rule out. The control: the same convolutions, given *all* images of all
+# classes seen so far in every phase (*joint training*; its head is that of `02`). It takes minutes, so its
+# runs come with the course, as recorded results; `lucir-edu run glyphs-b50-5 --set method=joint` makes one.
 
 # %%
 bank = list(runs.load_bank("glyphs-b50-5"))
@@ -146,12 +158,14 @@ plots.show(plots.accuracy({"all images (recorded)": joint, "new images only": fi
 assert joint["last_accuracy"]["cnn"] > 75 > 20 > finetuned["last_accuracy"]["cnn"]
 
 # %% [markdown]
-# The network has room for 100 letters. What it lacks is a reason to keep the old ones.
+# The network has room for 100 letters. What it lacks is a reason to keep the old ones. (Joint training even
+# gets better from phase to phase, though there are more letters to confuse: it goes on training, with ever more
+# images.)
 #
 # ## Try it: a first look at what helps
 #
-# In practice a few old images can be kept: *exemplars*. LUCIR adds three components on top; the
-# rest of the course takes them apart one by one. Here you can already switch them on. The panel
+# In practice a few old images can be kept: *exemplars*; training on them too is *replay*. LUCIR adds three
+# components on top; the rest of the course takes them apart one by one. Here you can already switch them on. The panel
 # starts from a network that has learnt the base phase, and trains the five alphabets for real.
 # **Train** begins, **Stop** ends it whenever you like; what is done stays in the table below it.
 #

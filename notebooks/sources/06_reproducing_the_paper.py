@@ -24,8 +24,8 @@ from lucir_edu.lab import plots
 # %% [markdown]
 # ## One run, four numbers
 #
-# Here is one published reproduction of LUCIR: CIFAR-100, 50 base classes, then 5 phases of 10; the
-# accuracy after each phase, over all classes seen so far.
+# Here is a run of LUCIR as somebody's reproduction reports it: CIFAR-100, 50 base classes, then 5 phases of 10;
+# the accuracy after each phase, over all classes seen so far.
 #
 # **Predict:** what is "the accuracy" of this run? Write down the one number you would put in a table.
 
@@ -120,9 +120,8 @@ print("order 1993 starts:", stream.class_order(100)[:10])
 print("and ends:         ", stream.class_order(100)[-5:])
 
 # %% [markdown]
-# It is numpy's old generator with seed 1993; iCaRL used it first. Another order can change the average
-# by several points: three orders of one method in one report gave 64.1, 60.8 and 54.9. Same order, or
-# several of them.
+# It is numpy's old generator with seed 1993; iCaRL used it first. Another order gives another average: over the
+# three orders of PODNet's table the standard deviation is 0.7 to 0.9 points. Same order, or several of them.
 #
 # ### The memory
 #
@@ -160,6 +159,8 @@ for name in config.PRESETS:
 # | imprinting | not mentioned | in all runs | `imprint` |
 # | second view of an exemplar, for NME | – | colour channels reversed, where a mirror image was meant | mirror image |
 # | margin ranking without less-forget | a component by itself | silently ignored | works |
+# | iCaRL, the rival | – | its ResNet-32 keeps the last ReLU | as LUCIR's, without it |
+# | second view of an exemplar, on ImageNet | – | commented out | mirror image |
 # | class-balance fine-tuning on CIFAR-100 | in the ablation | not in the code | `balanced_finetune` |
 
 # %% tags=["nbval-check-output"]
@@ -216,8 +217,8 @@ assert average["lucir"] > average["replay"] + 2
 assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 
 # %% [markdown]
-# One seed each, so only large differences count. Cosine normalization **alone** gains nothing here, other
-# than on Glyphs-100, where it was worth more than ten points; all three components together do, and they
+# One seed each, so only large differences count. Cosine normalization **alone** gains nothing here, unlike
+# on Glyphs-100, where it was worth more than ten points; all three components together do, and they
 # take fewer old images for new. The networks are far from converged (about 33 % after the base phase,
 # where the full schedule reaches about 77 %), so these figures say nothing about the paper's.
 #

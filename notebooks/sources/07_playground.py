@@ -131,8 +131,8 @@ print(f"whole runs, five seeds: sd {spread:.1f} points")
 assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 
 # %% [markdown]
-# A difference that is not clearly larger than this is no finding. For whole runs with several seeds, in
-# the background:
+# A difference between two single runs that is not clearly larger than this is no finding. With several seeds
+# compare runs of the same seed, as `05` does: the differences spread less. In the background:
 #
 # ```
 # lucir-edu sweep glyphs-b50-5 --grid margin=0.3,0.5 --grid top_k=2,3 --seeds 3 --out runs/mine
