@@ -315,8 +315,8 @@ MUTANTS = [
     Mutant(
         "class-balance finetune tunes eta too",
         "trainer.py",
-        'if name != "eta"',
-        "if name",
+        'requires_grad_(name != "eta")',
+        "requires_grad_(True)",
         "test_trainer.py",
         "balanced_finetune_tunes",
     ),
@@ -340,8 +340,8 @@ MUTANTS = [
     Mutant(
         "herding of raw features",
         "memory.py",
-        "features = unit(features.double().cpu())",
-        "features = features.double().cpu()",
+        "features = unit(features.cpu().double())",
+        "features = features.cpu().double()",
         "test_memory.py",
         "herd",
     ),

@@ -462,6 +462,18 @@ for name, phases in views.items():
 # %%
 plots.show(plots.head(runs.firsts(bank)["cosine"]))
 
+# %%
+for method in ("replay", "cosine"):
+    shares = [[phase["old_to_new"] for phase in run["phases"][1:]] for run in bank
+              if runs.label(run) == method]  # fmt: skip
+    mean = torch.tensor(shares).mean(dim=0)
+    print(
+        f"{method:6s} old taken for new, phases 1 to 5:", ", ".join(f"{m:.0f}" for m in mean), "%"
+    )
+    assert mean.argmax() == 0, (
+        "in the first: the largest step, from 50 classes to the first new ones"
+    )
+
 # %% tags=["nbval-ignore-output"]
 Explorer(bank, data, "-cos-lf-mr~cos-lf-mr/seed0/phase5/norms")
 
