@@ -339,7 +339,7 @@ def load_midway(folder: Path, identity: str) -> Midway | None:
             metadata = file.metadata() or {}
             if metadata.get("identity") != identity:
                 return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: _read(file, name) for name in file.keys()}  # noqa: SIM118
         return Midway(**{**json.loads(metadata["about"]), "tensors": tensors})
     except (OSError, SafetensorError):
         return None
@@ -467,11 +467,11 @@ def read_state(path: Path, phase: int) -> State:
             for name in sorted(file.keys()):
                 kind, _, rest = name.partition(".")
                 if kind == "model":
-                    weights[rest] = file.get_tensor(name)
+                    weights[rest] = _read(file, name)
                 elif kind == "exemplars":
-                    exemplars.append(file.get_tensor(name))
+                    exemplars.append(_read(file, name))
                 elif kind == "plane":
-                    plane = file.get_tensor(name)
+                    plane = _read(file, name)
         if any(indices.dtype != torch.long or indices.ndim != 1 for indices in exemplars):
             raise ValueError("exemplars are no indices")
         if plane is not None:
@@ -481,6 +481,12 @@ def read_state(path: Path, phase: int) -> State:
     except Exception as error:  # safetensors, torch and the disk each have their own
         raise _damaged(path, error) from None
     return State(phase, weights, exemplars or None, plane, source=str(path))
+
+
+def _read(file: safe_open, name: str) -> Tensor:
+    """A tensor of an open file, copied: else the file stays mapped, and Windows keeps it from being
+    replaced."""
+    return file.get_tensor(name).clone()
 
 
 def _damaged(path: Path, reason: object) -> UsageError:

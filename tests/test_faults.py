@@ -122,6 +122,20 @@ def test_seconds_go_on_too(settings, dataset, tmp_path, often):
     assert run["phases"][1]["seconds"] < 100
 
 
+def test_a_state_that_was_read_may_be_replaced(whole, settings, dataset, tmp_path, often):
+    """No file stays mapped into memory, which Windows would not replace."""
+    _, folder = whole
+    state = runs.load_state(folder, 2)
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
+    identity = runs.safe_open(tmp_path / runs.MIDWAY, "pt").metadata()["identity"]
+    midway = runs.load_midway(tmp_path, identity)
+    maps = Path("/proc/self/maps")  # of Linux; what is tested is the same everywhere
+    mapped = maps.read_text() if maps.exists() else ""
+    assert state.weights and midway.tensors and "/midway.safetensors" not in mapped
+    assert "/phase_02.safetensors" not in mapped
+
+
 def test_a_state_of_another_training_is_not_gone_on_from(settings, dataset, tmp_path, often):
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
