@@ -278,17 +278,23 @@ def features(runs: Mapping[str, Run], phase: int = -1) -> Described:
         positions = run.arrays["positions"].astype(float)
         before, now = positions[0, :base].reshape(-1, 2), positions[number]
         after = now[:base].reshape(-1, 2)
-        axes.plot(*np.stack([before, after]).T.swapaxes(1, 2), color="#bbbbbb", linewidth=0.7)
+        ways = axes.plot(
+            *np.stack([before, after]).T.swapaxes(1, 2), color="#bbbbbb", linewidth=0.7
+        )
+        ways[0].set_label("from where\nit was at first")
         for side, colour, marker in ((slice(num_old), OLD, "o"), (slice(num_old, seen), NEW, "D")):
             kind = "old" if marker == "o" else "new"
             axes.plot(*now[side].reshape(-1, 2).T, marker, color=colour, markersize=3.5,
                       label=f"{kind} classes")  # fmt: skip
-        axes.set(title=name, aspect="equal")
+        axes.set(title=name, aspect="equal", xlabel="along the direction of most spread")
         axes.grid(alpha=0.3)
         moved = np.nanmean(np.linalg.norm(after - before, axis=1))
         words.append(f"{name}: images of the base classes have moved by {moved:.2f} on average")
+    grid[0].set_ylabel("along that of second most")
     grid[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    return figure, f"Features after phase {number}. {'; '.join(words)}."
+    return figure, (
+        f"Directions of features (of length 1) after phase {number}, in a plane. {'; '.join(words)}."
+    )
 
 
 def curves(

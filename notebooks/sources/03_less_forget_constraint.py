@@ -433,7 +433,8 @@ assert term[1] > 5 * term[0] and term[-1] > term[0], "it jumps, and does not com
 
 # %%
 first = runs.firsts(bank)
-plots.show(plots.features({name: first[name] for name in ("cosine", "cosine+lf")}))
+plots.show(plots.features({"without less-forget": first["cosine"],
+                           "with less-forget": first["cosine+lf"]}))  # fmt: skip
 
 # %% tags=["nbval-ignore-output"]
 Explorer(bank, data, "cos-lf-mr~cos+lf-mr/seed0/phase5/features")
