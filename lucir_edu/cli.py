@@ -319,8 +319,8 @@ def _print_table(rows: list[dict]) -> None:
 
     width = max(len(row["label"]) for row in rows)
     for name in dict.fromkeys(row["preset"] for row in rows):
-        print(f"{name}: mean ± sd over seeds, percent")
-        print(f"{'':{width}}  seeds  " + "  ".join(f"{m:>17s}" for m in MEASURES))
+        print(f"{name}: mean ± sd over seeds and class orders, percent")
+        print(f"{'':{width}}   runs  " + "  ".join(f"{m:>17s}" for m in MEASURES))
         for row in rows:
             if row["preset"] == name:
                 cells = [

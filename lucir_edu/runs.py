@@ -556,13 +556,19 @@ def find(folders: Iterable[str | Path]) -> Iterator[Run]:
 # ---- Comparing --------------------------------------------------------------------------------
 
 
-def label(run: Run) -> str:
-    """What tells a run from others of its preset: the method, and settings that are not usual."""
+def label(run: Run, order: bool = True) -> str:
+    """What tells a run from others of its preset: the method, and settings that are not usual.
+
+    Args:
+        order: whether the class order is such a setting.
+    """
     config, preset, method = Config.from_dict(run["config"]), run["preset"], run["method"]
     usual = Config()
     if preset in PRESETS:  # (what switches decide is in the method's name)
         usual = make_preset(preset, method=method if method in METHODS else "lucir")
     settings = [key for key in COMPARED if getattr(config, key) != getattr(usual, key)]
+    if not order and "order_seed" in settings:
+        settings.remove("order_seed")
     return " ".join([method, *(f"{key}={getattr(config, key)}" for key in settings)])
 
 
@@ -585,18 +591,18 @@ def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:
 
 
 def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over seeds, a row for each preset and setting.
+    """Mean and standard deviation over seeds and class orders, a row for each preset and setting.
 
     Returns:
         Rows with ``preset``, ``label``, ``seeds`` and, for every name in :data:`MEASURES`, a pair
         (mean, sd), or None where a run has no such figure. The sd is that of a sample; 0 for one.
 
     Raises:
-        UsageError: two runs have the same setting and seed.
+        UsageError: two runs have the same setting, class order and seed.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
-    for (preset, name, _), run in by_setting(runs).items():
-        groups.setdefault((preset, name), []).append(run)
+    for (preset, _, _), run in by_setting(runs).items():
+        groups.setdefault((preset, label(run, order=False)), []).append(run)
     rows = []
     for (preset, name), members in groups.items():
         row = {"preset": preset, "label": name, "seeds": sorted(run["seed"] for run in members)}

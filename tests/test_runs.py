@@ -472,8 +472,16 @@ def test_settings_tell_runs_apart_whose_method_has_no_name_too():
     switches = {"cosine": False, "less_forget": True}
     named = [runs.label(made_up("linear+lf+mr", **switches, margin=m)) for m in (0.5, 0.2)]
     assert named == ["linear+lf+mr", "linear+lf+mr margin=0.2"]
-    orders = [made_up("linear+lf+mr", "cifar100-b50-5", **switches, order_seed=o) for o in (1, 2)]
-    assert [row["seeds"] for row in runs.compare(orders)] == [[0], [0]]
+
+
+def test_class_orders_are_told_apart_and_compared_together():
+    found = [
+        made_up(preset="cifar100-b50-5", order_seed=o, average=a) for o, a in ((1, 60), (2, 64))
+    ]
+    assert [runs.label(run) for run in found] == ["lucir order_seed=1", "lucir order_seed=2"]
+    (row,) = runs.compare(found)
+    assert (row["label"], row["seeds"]) == ("lucir", [0, 0])
+    assert row["average (CNN)"] == pytest.approx((62, 8**0.5))
 
 
 def test_a_run_of_an_unknown_preset_is_told_from_the_default(done):

@@ -293,7 +293,7 @@ def features(runs: Mapping[str, Run], phase: int = -1) -> Described:
     grid[0].set_ylabel("along that of second most")
     grid[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure, (
-        f"Directions of features (of length 1) after phase {number}, in a plane. {'; '.join(words)}."
+        f"Features (of length 1) after phase {number}, in a plane. {'; '.join(words)}."
     )
 
 
