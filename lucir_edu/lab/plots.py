@@ -292,9 +292,8 @@ def features(runs: Mapping[str, Run], phase: int = -1) -> Described:
         words.append(f"{name}: images of the base classes have moved by {moved:.2f} on average")
     grid[0].set_ylabel("along that of second most")
     grid[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    return figure, (
-        f"Features (of length 1) after phase {number}, in a plane. {'; '.join(words)}."
-    )
+    description = f"Features (of length 1) after phase {number}, in a plane. {'; '.join(words)}."
+    return figure, description
 
 
 def curves(
