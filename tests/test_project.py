@@ -109,6 +109,14 @@ def test_the_phenomenon_is_in_the_recorded_runs():
     assert ROWS["cosine"]["norm gap"][0] >= 15, "the README says: uneven too"
 
 
+def test_the_readme_tells_what_the_run_on_cifar_100_measured():
+    (run,) = runs.load_bank("cifar100/cifar100-2tasks")
+    last, average = run["last_accuracy"], run["average_incremental_accuracy"]
+    told = " ".join(README.split())
+    assert f"Last accuracy CNN {last['cnn']:.2f} and NME {last['nme']:.2f} (the paper" in told
+    assert f"average {average['cnn']:.2f} and {average['nme']:.2f}." in told
+
+
 def test_the_readme_has_the_limits_of_a_learner_s_code():
     from lucir_edu.lab.sandbox import FLOOD, MEMORY_LIMIT, TIME_LIMIT
 
