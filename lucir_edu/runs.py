@@ -422,10 +422,12 @@ def _check(run: Run) -> None:
         shape = (count, classes, *([classes] * two), *array.shape[2:3] * places, *[2] * places)
         if array.shape != shape or array.dtype.kind not in ("iu" if two else "f"):
             raise ValueError(f"{name} is not of the phases and classes")
-        angles = name == "embedding_angles"
-        most = array.max(initial=0) <= 180 if angles else array.sum(dtype=float) <= MOST_IMAGES
-        if two and (array.min() < 0 or not most):
-            raise ValueError(f"{name} has {'angles' if angles else 'counts'} that cannot be")
+        if name == "embedding_angles":
+            right = array.min() >= 0 and array.max() <= 180
+        else:
+            right = not two or (array.min() >= 0 and array.sum(dtype=float) <= MOST_IMAGES)
+        if not right:
+            raise ValueError(f"{name} has numbers that cannot be")
 
 
 FIGURE = int | float | None

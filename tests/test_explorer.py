@@ -355,21 +355,20 @@ def test_runs_without_the_data_for_a_view_are_shown_without_it(bank, glyphs):
         Explorer([], glyphs)
 
 
-@pytest.fixture(scope="module")
-def uneven(bank):
-    """LUCIR in six phases, and a setting of three."""
-    whole = of(bank, "cos+lf+mr")
+def in_three_phases(whole):
+    """A run as if its later classes had come in two phases."""
     config = {**whole["config"], "increment": 25}
     phases = [
         {**p, "classes_seen": c} for p, c in zip(whole["phases"], (50, 75, 100), strict=False)
     ]
     arrays = {name: values[[0, 5, 5]] for name, values in whole.arrays.items()}
     short = {**whole, "config": config, "bounds": [0, 50, 75, 100], "phases": phases}
-    return [whole, runs.Run(short, arrays)]
+    return runs.Run(short, arrays)
 
 
-def test_a_setting_of_fewer_phases_is_shown_up_to_its_last(uneven, glyphs):
-    panel = Explorer(uneven, glyphs, "lucir,increment=25/phase5")
+def test_a_setting_of_fewer_phases_is_shown_up_to_its_last(bank, glyphs):
+    whole = of(bank, "cos+lf+mr")
+    panel = Explorer([whole, in_three_phases(whole)], glyphs, "lucir,increment=25/phase5")
     assert panel.shown.phase == panel.phase.value == panel.phase.max == 2
     for _, view in panel.view.options:
         panel.shown = f"cos+lf+mr~lucir,increment=25/phase4/{view}"

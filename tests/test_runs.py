@@ -519,7 +519,7 @@ def test_a_thousand_classes_come_back_from_disk(done, tmp_path):
     assert np.array_equal(runs.load(tmp_path).arrays["embedding_angles"], angles)
     large.arrays["embedding_angles"][0, 1, 2] = 181
     runs.save(large, tmp_path)
-    with pytest.raises(UsageError, match="embedding_angles has angles that cannot be"):
+    with pytest.raises(UsageError, match="embedding_angles has numbers that cannot be"):
         runs.load(tmp_path)
 
 

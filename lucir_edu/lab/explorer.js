@@ -34,7 +34,7 @@ async function explore(section, followsAddress) {
     for (const part of state.split("/").filter(Boolean)) {
       const number = /^(seed|phase)(\d+)$/.exec(part);
       if (number && number[1] === "phase") {
-        phase.max = bank.phases - 1;
+        phase.max = number[2];  // show() knows how many there are
         phase.value = number[2];
       }
       else if (number) seed.dataset.wanted = number[2];

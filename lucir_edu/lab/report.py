@@ -70,7 +70,6 @@ def packed(bank: Bank) -> str:
     content: dict[str, Any] = {
         "shorts": SHORTS,
         "views": {name: views.VIEWS[name].pairs for name in bank.views},
-        "phases": max(bank.phases(setting) for setting in bank.settings),
         "first": str(bank.nearest(bank.first)),
         "seeds": {name: bank.seeds(name) for name in bank.settings},
         "template": plotly.io.templates["plotly_white"].to_plotly_json(),

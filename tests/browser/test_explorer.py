@@ -22,6 +22,7 @@ from tests.browser.test_panels import (
     until,
     walk,
 )  # fmt: skip
+from tests.test_explorer import in_three_phases
 
 FOUR = ("replay", "cosine", "cosine+lf", "lucir")
 
@@ -163,13 +164,7 @@ def test_a_page_of_few_runs_says_what_is_not_recorded(page, recorded, tmp_path):
 
 def test_a_page_shows_a_setting_of_fewer_phases_up_to_its_last(page, recorded, tmp_path):
     whole = next(run for run in recorded if runs.label(run) == "lucir")
-    phases = [
-        {**p, "classes_seen": c} for p, c in zip(whole["phases"], (50, 75, 100), strict=False)
-    ]
-    config = {**whole["config"], "increment": 25}
-    short = {**whole, "config": config, "bounds": [0, 50, 75, 100], "phases": phases}
-    arrays = {name: values[[0, 5, 5]] for name, values in whole.arrays.items()}
-    report.write([whole, runs.Run(short, arrays)], tmp_path / "page.html")
+    report.write([whole, in_three_phases(whole)], tmp_path / "page.html")
     state = "lucir,increment=25/seed0/phase{}/accuracy"
     section = open_page(page, (tmp_path / "page.html").as_uri(), state.format(5))
     link = section.get_by_label("this view")
