@@ -279,7 +279,7 @@ def toy(make_config, dataset):
     return make_config(cosine=False, less_forget=False, margin_ranking=False), dataset
 
 
-def test_panel_trains_what_its_switches_say_and_remembers_it(toy):
+def test_panel_trains_what_its_switches_say_and_remembers_it(toy, with_a_gpu):
     async def main():
         panel = TrainingPanel(*toy)
         assert "not trained yet: replay" in panel.status.value
@@ -292,7 +292,7 @@ def test_panel_trains_what_its_switches_say_and_remembers_it(toy):
         (run,) = panel.runs.values()
         assert run.complete and run["config"]["margin_ranking"] and not run["config"]["less_forget"]
         config = dataclasses.replace(toy[0], cosine=True, margin_ranking=True)
-        alone = runs.perform(config, toy[1])
+        alone = runs.perform(config, toy[1], device="cpu")
         assert run.accuracies() == alone.accuracies()
         bars = panel.figure.data[-2:]
         drawn = np.concatenate([bar.y for bar in bars])
@@ -428,10 +428,15 @@ def test_look_gives_what_the_network_says_of_the_images_asked_for(make_config, d
     assert owners.tolist() == [c for c in range(9) for _ in range(3)] and len(kept.features) == 27
 
 
-def test_notebooks_compute_on_the_cpu_where_there_is_a_gpu_too(make_config, dataset, monkeypatch):
+@pytest.fixture
+def with_a_gpu(monkeypatch):
+    """One that fails when it is used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    config = make_config(epochs=1)
     assert hardware.pick_device("auto").type == "cuda"
+
+
+def test_notebooks_compute_on_the_cpu_where_there_is_a_gpu_too(make_config, dataset, with_a_gpu):
+    config = make_config(epochs=1)
     end = lessons.learn(config, dataset, until=0)
     network = lessons.restore(State(0, end.model.state_dict()), config, dataset)
     output, _ = lessons.look(network, config, dataset, range(6))
@@ -458,7 +463,7 @@ def test_source_prints_the_function(capsys):
 
 
 @pytest.fixture
-def views(make_config, dataset):
+def views(make_config, dataset, with_a_gpu):
     config = make_config(epochs=1, feature_dim=3)
     backbone = build(make_config(), 6, 3, seed=1).backbone
     return {

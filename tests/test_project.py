@@ -115,6 +115,21 @@ def test_the_readme_tells_what_the_run_on_cifar_100_measured():
     told = " ".join(README.split())
     assert f"Last accuracy CNN {last['cnn']:.2f} and NME {last['nme']:.2f} (the paper" in told
     assert f"average {average['cnn']:.2f} and {average['nme']:.2f}." in told
+    minutes = sum(phase["seconds"] for phase in run["phases"]) / 60
+    assert f"{minutes:.0f} minutes on two cores" in told
+
+
+def test_the_readme_tells_how_much_a_run_with_the_full_schedule_is():
+    settings = config.preset("cifar100-b50-5")
+    old, images = 0, 0
+    for new in (settings.base_classes, *[settings.increment] * 5):
+        images += settings.epochs * (500 * new + settings.exemplars_per_class * old)
+        old += new
+    told = " ".join(README.split())
+    assert f"is {images / 1e6:.1f} million images forward and backward: " in told
+    assert f"{images / 430 / 3600:.0f} hours at the 430 a second" in told
+    assert f"{images / 20_000 / 60:.0f} minutes on a GPU that makes 20,000" in told
+    assert f"take {60_000 * 3 * 32 * 32 / 1e9:.1f} GB" in told
 
 
 def test_the_readme_has_the_limits_of_a_learner_s_code():

@@ -265,7 +265,7 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 # lucir-edu sweep cifar100-b50-5 --data-root ~/data --grid method=replay,icarl,lucir --seeds 3
 # ```
 #
-# The run of 30 epochs, 70 minutes on two cores that have bfloat16 (`make paper DATA=~/data SCHEDULE=short` makes
+# The run of 30 epochs, an hour or two on two cores that have bfloat16 (`make paper DATA=~/data SCHEDULE=short` makes
 # more of the kind):
 #
 # ```

@@ -129,6 +129,13 @@ def test_it_runs_the_same_for_everybody(path):
 
 
 @every_notebook
+def test_it_computes_on_the_cpu_where_there_is_a_gpu_too(path):
+    for cell in code_cells(path):
+        started = len(re.findall(r"(runs\.perform|trainer\.train)\(", cell.source))
+        assert cell.source.count('device="cpu"') == started
+
+
+@every_notebook
 def test_it_was_measured_within_a_minute_and_a_gigabyte_and_a_half(path):
     measured = read(path).metadata["measured"]
     assert 0 < measured["seconds"] <= 60
