@@ -135,6 +135,7 @@ old_to_new = Exercise(
     form=NUMBER,
     cases=_cases("predictions targets num_old", (_labels(40, 7, 1), _labels(40, 7, 2), 4),
                  (_labels(30, 5, 3), _labels(30, 5, 4), 2)),
+    own=(metrics.old_new_confusion,),
     mistakes={
         "it is a fraction, not in percent": lambda p, t, k: _old_to_new(p, t, k) / 100,
         "it is a count, not in percent": lambda p, t, k: ((t < k) & (p >= k)).sum(),
@@ -452,6 +453,7 @@ CosineHead = Exercise(
     },
     learns=("features", "weight", "eta"),
     adapt=_as_function,
+    own=(model.CosineHead,),
     mistakes={
         "neither features nor embeddings are made unit vectors": lambda f, w, s: s * f @ w.T,
         "the embeddings are not made unit vectors": lambda f, w, s: s * unit(f) @ w.T,
@@ -935,6 +937,7 @@ lucir_loss = Exercise(
     corner_gradients={"gradient in the base phase": _BASE_PHASE},
     learns=("output",),
     frozen=("old_output",),
+    own=(trainer.objective,),
     mistakes={
         "lambda is fixed, not adapted to the classes": _with(lambda s: s.total(weight=s.base)),
         "lambda follows the rule that the paper prints, not the authors' code":
@@ -1006,6 +1009,7 @@ nearest_mean = Exercise(
     cases=_cases("features exemplar_features exemplar_labels",
                  _exemplars(60, 3, [2, 0, 1, 3, 0, 1, 2, 2, 1, 3, 2, 2], seed=130),
                  _exemplars(40, 4, [1, 0, 0, 2, 1, 1, 2], seed=140)),
+    own=(memory.nearest_mean,),
     mistakes={
         "the exemplars are not made unit vectors before their mean is taken":
             lambda f, e, y: _likest(f, _means(e, y)),

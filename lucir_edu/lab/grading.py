@@ -25,6 +25,10 @@ from lucir_edu.model import Output
 Observation = dict[str, Tensor]  # what was seen, by what it was seen of
 Case = dict[str, Any]  # example arguments by name, in the order of the signature
 
+# Verdicts, beside "needs a function, not …"
+RIGHT, NOT_RIGHT, NOT_WRITTEN = "right", "not yet right", "not written yet"
+STAND_IN = "this is the package's own"
+
 
 # ---- Calling ----------------------------------------------------------------------------------
 
@@ -55,6 +59,20 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         text = f"MemoryError: more than {MEMORY_LIMIT >> 30} GB, for examples this small"
     return f"raises {text}{where}\n      when called with {given}"
+
+
+def _called(function: Callable) -> Iterator[tuple[str, Any]]:
+    """What a function's code, or that of a class's methods, names of what is defined elsewhere."""
+    parts = vars(function).values() if isinstance(function, type) else [function]
+    for part in map(inspect.unwrap, filter(callable, parts)):
+        codes = [part.__code__] if hasattr(part, "__code__") else []
+        for code in codes:
+            codes += [inner for inner in code.co_consts if inspect.iscode(inner)]
+            found = {name: part.__globals__.get(name) for name in code.co_names}
+            yield from found.items()
+            for module, owner in found.items():
+                if inspect.ismodule(owner):
+                    yield from ((f"{module}.{n}", vars(owner).get(n)) for n in code.co_names)
 
 
 # ---- What a function should give --------------------------------------------------------------
@@ -263,6 +281,7 @@ class Exercise:
         tolerance: how far off a result may be.
         first: behaviours that are tested before all others.
         adapt: makes of a submitted class the function that is called with the arguments.
+        own: functions of the package that do the work, beside the stand-in.
     """
 
     name: str
@@ -278,6 +297,7 @@ class Exercise:
     tolerance: float = 1e-4
     first: tuple[Behaviour, ...] = ()
     adapt: Callable[[type], Callable] = lambda submission: submission
+    own: tuple[Callable, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", f"{self.name}{self.doc}")
@@ -294,21 +314,35 @@ class Exercise:
 
     def report(self, submission: Callable) -> tuple[list[str], bool]:
         """The lines to print, and whether all is right."""
-        stands_in = "the package's own stands in"
+        verdict, lines = self.verdict(submission)
+        stands_in = "" if verdict == RIGHT else "; the package's own stands in"
+        if verdict == STAND_IN:
+            stands_in = ", which stands in; run the cell with your own first, then this one"
+        return [f"{self.name}: {verdict}{stands_in}", *lines], verdict == RIGHT
+
+    def verdict(self, submission: Callable) -> tuple[str, list[str]]:
+        """The verdict in a few words, and lines that say why."""
         if submission is self.stand_in:
-            again = "run the cell with your own first, then this one"
-            return [f"{self.name}: this is the package's own, which stands in; {again}"], False
+            return STAND_IN, []
         if not callable(submission):
-            return [f"{self.name}: needs a function, not {_what(submission)}; {stands_in}"], False
+            return f"needs a function, not {_what(submission)}", []
         prints = Prints()
         with nothing_changes():
             found = self.examine(submission, prints)
         if found is None:
-            return [f"{self.name}: not written yet; {stands_in}"], False
-        right = not any(found.values())
-        verdict = "right" if right else f"not yet right; {stands_in}"
+            return NOT_WRITTEN, []
         marks = [f"  ✗ {key}: {words}" if words else f"  ✓ {key}" for key, words in found.items()]
-        return [f"{self.name}: {verdict}", *marks, *prints.shown()], right
+        verdict = NOT_RIGHT if any(found.values()) else RIGHT
+        return verdict, [*marks, *self._borrowed(submission), *prints.shown()]
+
+    def _borrowed(self, submission: Callable) -> list[str]:
+        """A line when the package's own does the work."""
+        own = (self.stand_in, *self.own)
+        bases = getattr(submission, "__mro__", ())
+        for title, value in [*_called(submission), *((base.__name__, base) for base in bases)]:
+            if any(value is function for function in own):
+                return [f"  – the package's own does it: `{title}`"]
+        return []
 
     def examine(self, submission: Callable, prints: Prints) -> dict[str, str] | None:
         """What is wrong by behaviour, "" for nothing; None when it is not written yet."""
