@@ -216,6 +216,7 @@ def _run(options: argparse.Namespace) -> int:
                 resume=options.resume, device=options.device, watch=progress,
             )  # fmt: skip
             _print_summary(run, out)
+            _name_stale([run])
     except KeyboardInterrupt:
         kept = runs.kept(out)
         how = "go on with the same command" + " and --resume" * bool(kept)
@@ -286,6 +287,7 @@ def _sweep(options: argparse.Namespace) -> int:
         return 130
     print()
     _print_table(runs.compare(done))
+    _name_stale(done)
     return 0
 
 
@@ -301,12 +303,25 @@ def _report(options: argparse.Namespace) -> int:
     if not found:
         raise UsageError("none of the runs is complete; go on with one by lucir-edu run --resume")
     _print_table(runs.compare(found))
+    _name_stale(found)
     if options.html:
         from lucir_edu.lab import report
 
         report.write(found, options.html)
         print(f"\nwritten: {options.html}")
     return 0
+
+
+def _name_stale(found: Iterable[Any]) -> None:
+    from lucir_edu import runs
+
+    paths = [run.path for run in found if runs.stale(run)]
+    if paths:
+        print(
+            f"lucir-edu: warning: made by other code than is here: {paths[0]}"
+            f"{f' and {len(paths) - 1} more' * (len(paths) > 1)}; remove what should be made anew",
+            file=sys.stderr,
+        )
 
 
 def _check_file(path: Path | None) -> None:

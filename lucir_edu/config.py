@@ -264,6 +264,8 @@ def preset(name: str = "glyphs-b50-5", *, method: str = "lucir", **changes: typi
         )
     for key in changes:
         _check_name(key)
+    if "exemplars_per_class" in changes:  # in place of a preset's total
+        changes = {"memory_total": None, **changes}
     return Config(**{**PRESETS[name], **METHODS[method], **changes})
 
 

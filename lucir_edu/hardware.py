@@ -240,8 +240,9 @@ def describe(device: torch.device, precision: str) -> dict[str, str | int | None
 
 # What decides the results of a config, beside versions and machine
 MODULES = (
-    "datasets/cifar", "datasets/folder", "datasets/glyphs", "datasets/images", "datasets/pictures",
-    "hardware", "loader", "losses", "memory", "metrics", "model", "stream", "trainer",
+    "config", "datasets/cifar", "datasets/folder", "datasets/glyphs", "datasets/images",
+    "datasets/pictures", "hardware", "loader", "losses", "memory", "metrics", "model", "stream",
+    "trainer",
 )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
 # Settings that count from the first incremental phase on
+MACHINE = ("code", "torch", "device", "precision")  # of an environment: what rounds as it does
 LATER = (
     "exemplars_per_class", "memory_total", "joint", "less_forget", "margin_ranking", "imprint",
     "adaptive_lambda", "freeze_old_embeddings", "balanced_finetune", "score_distillation",
@@ -124,14 +125,14 @@ def perform(
         if out is not None:
             out = Path(out)
             if resume and (out / RESULTS).exists():
-                earlier = _earlier(out, config, stream, resume)
+                earlier = _earlier(out, config, stream, resume, about["environment"])
                 if earlier.complete:  # there is nothing to write, maybe to what cannot be written
                     with contextlib.suppress(OSError):
                         for leftover in (MIDWAY, LOCK):  # of one that was killed at its very end
                             (out / leftover).unlink(missing_ok=True)
                     return earlier
             stack.enter_context(_alone(out))
-            earlier = _earlier(out, config, stream, resume)
+            earlier = _earlier(out, config, stream, resume, about["environment"])
             identity = _identity(config, stream, about["environment"])
             midway = load_midway(out, identity) if resume else None
         if earlier is not None:
@@ -150,7 +151,8 @@ def perform(
                     measurement = dataclasses.replace(measurement, **learnt)
                 measurements.append(measurement)
                 run = assemble(measurements, config, stream, earlier, **about)
-                if writes:
+                is_new = earlier is None or measurement.phase >= len(earlier["phases"])
+                if writes and is_new:
                     with _told(out):
                         save_state(event, out)
                         save(run, out)
@@ -220,12 +222,15 @@ def _told(out: Path) -> Iterator[None]:
 
 def _identity(config: Config, stream: Stream, environment: Mapping[str, Any]) -> str:
     """What has to be the same for a training to go on in the middle of a phase."""
-    machine = {key: environment[key] for key in ("code", "torch", "device", "precision")}
-    about = [config.to_dict(), stream.dataset.fingerprint, machine]
+    machine = {key: environment[key] for key in MACHINE}
+    settings = {key: value for key, value in config.to_dict().items() if key != "workers"}
+    about = [settings, stream.dataset.fingerprint, machine]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _earlier(out: Path, config: Config, stream: Stream, resume: bool) -> Run | None:
+def _earlier(
+    out: Path, config: Config, stream: Stream, resume: bool, environment: Mapping[str, Any]
+) -> Run | None:
     """The run to go on with, if any; complains if ``out`` may not be used."""
     there = [name for name in (RESULTS, MIDWAY) if (out / name).exists()]
     if there and not resume:
@@ -236,12 +241,19 @@ def _earlier(out: Path, config: Config, stream: Stream, resume: bool) -> Run | N
         return None
     earlier, wanted = load(out), config.to_dict()
     had = Config.from_dict(earlier["config"]).to_dict()
-    changed = [key for key in wanted if had[key] != wanted[key]]
+    changed = [key for key in wanted if had[key] != wanted[key] and key != "workers"]
     if changed:
         was = ", ".join(f"{key}={had[key]}" for key in changed)
         raise UsageError(f"{out} holds a run with other settings ({was}); choose another --out")
     if earlier["data_fingerprint"] != stream.dataset.fingerprint:
         raise UsageError(f"{out} holds a run on other data; choose another --out")
+    was = earlier["environment"]
+    other = [f"{key} {was.get(key)}" for key in MACHINE if was.get(key) != environment[key]]
+    if other and not earlier.complete:  # for one run is not of two kinds
+        raise UsageError(
+            f"{out} holds a run begun with {', '.join(other)}; go on with that, or choose "
+            f"another --out"
+        )
     return earlier
 
 

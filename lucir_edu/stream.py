@@ -60,7 +60,7 @@ def split_classes(total: int, base: int | None, increment: int | None) -> Sequen
 
     Args:
         base: of the base phase; None: what five increments leave.
-        increment: of every later phase; None: a tenth of all.
+        increment: of every later phase; None: a tenth of all, two at least where they are there.
 
     Raises:
         UsageError: they do not add up to ``total``.
@@ -69,7 +69,7 @@ def split_classes(total: int, base: int | None, increment: int | None) -> Sequen
     [50, 10, 10, 10, 10, 10]
     """
     if increment is None:
-        increment = max(1, total // 10)
+        increment = max(2 if total >= 12 else 1, total // 10)
     if base is None:
         base = total - 5 * increment
         if base < 1:
@@ -90,7 +90,10 @@ def make(config: Config, dataset: Dataset) -> Stream:
     phases, num_old = [], 0
     sizes = split_classes(len(order), config.base_classes, config.increment)
     if config.margin_ranking and len(sizes) > 1 and config.top_k > sizes[1]:
-        raise UsageError(f"top_k={config.top_k} is more than the {sizes[1]} new classes of a phase")
+        raise UsageError(
+            f"top_k={config.top_k} is more than the {sizes[1]} new classes of a phase; "
+            f"lower top_k, or set base_classes and increment"
+        )
     for number, num_new in enumerate(sizes):
         labels, seen = dataset.train.labels, num_old + num_new
         is_new = (labels >= num_old) & (labels < seen)

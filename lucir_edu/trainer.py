@@ -609,7 +609,7 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
         return (step + 1) / (rising + 1)
     if config.schedule == "steps":
         epoch = step // steps_per_epoch
-        drops = sum(epoch >= round(share * config.epochs) for share in config.milestones)
+        drops = sum(epoch >= max(1, round(share * config.epochs)) for share in config.milestones)
         return round(0.1**drops, 12)
     return max(0.0, (total - step) / (total - rising + 1e-9))
 

@@ -107,6 +107,15 @@ def test_methods_are_the_named_sets_of_switches():
     assert preset(method="replay").exemplars_per_class > 0
 
 
+def test_exemplars_per_class_take_the_place_of_a_total():
+    assert preset("cifar100-2tasks").memory_total == 2000
+    changed = preset("cifar100-2tasks", exemplars_per_class=5)
+    assert (changed.exemplars_per_class, changed.memory_total) == (5, None)
+    assert preset("cifar100-b50-5", memory_total=900).memory_total == 900
+    both = preset("cifar100-2tasks", exemplars_per_class=5, memory_total=900)
+    assert both.memory_total == 900
+
+
 def test_a_change_comes_on_top_of_the_method():
     config = preset(method="replay", cosine=True)
     assert config.cosine and not config.less_forget

@@ -110,6 +110,18 @@ def test_stopped_in_class_balance_tuning_a_phase_goes_on_from_its_last_epoch_bef
     assert figures(run) == figures(alone) and exemplars(out) == exemplars(tmp_path / "alone")
 
 
+def test_stopped_twice_nothing_is_lost(settings, dataset, tmp_path, often):
+    alone = perform(settings, dataset, out=tmp_path / "alone", device="cpu")
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=out, device="cpu", watch=stop(EpochEnd, 1, 3))
+    for event in (PhaseStart, StepEnd):  # before there is anything new to keep
+        with pytest.raises(Stopped):
+            perform(settings, dataset, out=out, device="cpu", resume=True, watch=stop(event, 1))
+        assert runs.kept(out) == "1 finished phase and 3 epochs of phase 1"
+    assert figures(perform(settings, dataset, out=out, device="cpu", resume=True)) == figures(alone)
+
+
 def test_seconds_go_on_too(settings, dataset, tmp_path, often):
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
@@ -134,6 +146,19 @@ def test_a_state_that_was_read_may_be_replaced(whole, settings, dataset, tmp_pat
     mapped = maps.read_text() if maps.exists() else ""
     assert state.weights and midway.tensors and "/midway.safetensors" not in mapped
     assert "/phase_02.safetensors" not in mapped
+
+
+def test_the_number_of_workers_may_change(settings, dataset, tmp_path, often):
+    for number, workers in ((1, 0), (2, 1)):  # within a phase, and between phases
+        out = tmp_path / str(number)
+        with pytest.raises(Stopped):
+            perform(settings, dataset, out=out, device="cpu", watch=stop(EpochEnd, number, 3))
+        other = type(settings).from_dict({**settings.to_dict(), "workers": workers})
+        assert other != settings
+        events = []
+        perform(other, dataset, out=out, device="cpu", resume=True, watch=events.append)
+        learnt = [(e.phase, e.epoch) for e in events if isinstance(e, EpochEnd)]
+        assert learnt[0] == (number, 4)
 
 
 def test_a_state_of_another_training_is_not_gone_on_from(settings, dataset, tmp_path, often):

@@ -354,6 +354,8 @@ def test_skipped_files_are_replaced_by_others_of_their_class(make_root, cache):
 
     moved = root.rename(root.with_name("elsewhere"))
     assert datasets.load(config, moved).fingerprint == dataset.fingerprint
+    (moved / "val" / "a" / "0.jpg").write_bytes((moved / "val" / "a" / "0.jpg").read_bytes() + b"!")
+    assert datasets.load(config, moved).fingerprint != dataset.fingerprint, "another content"
     for i in range(5):
         (moved / "train" / "b" / f"{i}.jpg").write_text("no")
     with pytest.raises(UsageError, match="no image in train of b can be read"):
@@ -405,10 +407,14 @@ def test_a_file_spoilt_during_a_run_is_named_and_the_run_goes_on_when_it_is_mend
 ):
     root = make_root()
     assert run(root, tmp_path / "whole") == 0
-    monkeypatch.setattr(folder, "damaged", lambda *_: {})  # the file is spoilt after it was read
     spoilt = root / "val" / "d" / "0.jpg"
     content = spoilt.read_bytes()
-    spoilt.write_bytes(content[:100])
+
+    def damaged(*_):
+        spoilt.write_bytes(content[:100])  # just after it was read
+        return {}
+
+    monkeypatch.setattr(folder, "damaged", damaged)
     command = [word for setting in SMALL for word in ("--set", setting)]
     command = ["run", "folder", "--data-root", str(root), "--out", str(tmp_path / "r"), *command]
     capsys.readouterr()
@@ -419,6 +425,7 @@ def test_a_file_spoilt_during_a_run_is_named_and_the_run_goes_on_when_it_is_mend
     assert f"{spoilt} is not a readable image" in capsys.readouterr().err
     assert len(runs.load(tmp_path / "r")["phases"]) == 1
     spoilt.write_bytes(content)
+    monkeypatch.setattr(folder, "damaged", lambda *_: {})
     assert cli.main([*command, "--resume"]) == 0
     assert runs.load(tmp_path / "r").accuracies() == whole.accuracies()
 

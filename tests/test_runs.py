@@ -313,6 +313,17 @@ def test_other_data_is_told_apart(halted, short, dataset):
         perform(short, other, out=halted, device="cpu", resume=True)
 
 
+@pytest.mark.parametrize("key", ["code", "torch", "device", "precision"])
+def test_one_run_is_not_of_two_kinds(halted, short, dataset, key):
+    results = halted / "results.json"
+    before = json.loads(results.read_text())
+    before["environment"][key] = "another"
+    results.write_text(json.dumps(before))
+    with pytest.raises(UsageError, match=f"begun with {key} another; go on with that, or choose"):
+        perform(short, dataset, out=halted, device="cpu", resume=True)
+    assert json.loads(results.read_text()) == before
+
+
 def test_a_file_is_no_folder(short, dataset, tmp_path):
     path = tmp_path / "file"
     path.write_text("")

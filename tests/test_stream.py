@@ -48,6 +48,8 @@ def test_an_order_has_every_class_once(seed):
         (40, None, None, [20] + [4] * 5),
         (12, None, 2, [2] * 6),
         (7, None, None, [2] + [1] * 5),
+        (12, None, None, [2] * 6),
+        (19, None, None, [9] + [2] * 5),
     ],
 )
 def test_how_many_classes_each_phase_brings(total, base, increment, expected):
@@ -103,8 +105,8 @@ def test_without_a_seed_the_data_sets_own_order_stays(make_config, dataset):
 
 
 def test_hard_negatives_need_enough_new_classes(make_config, make_dataset):
-    config = make_config(base_classes=None, increment=None, top_k=2)
-    with pytest.raises(UsageError, match=r"top_k=2.*1 new"):
+    config = make_config(base_classes=None, increment=None, top_k=3)
+    with pytest.raises(UsageError, match=r"top_k=3.*2 new.*lower top_k, or set"):
         stream.make(config, make_dataset(classes=12))
     allowed = make_config(base_classes=None, increment=None, top_k=2, margin_ranking=False)
     assert len(stream.make(allowed, make_dataset(classes=12)).phases) == 6

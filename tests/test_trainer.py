@@ -504,6 +504,12 @@ def test_the_rate_drops_entering_epochs_30_and_60_of_90():
     )
 
 
+def test_a_single_epoch_has_the_full_rate():
+    for milestones in ((0.5, 0.75), (1 / 3, 2 / 3)):
+        config = Config(schedule="steps", warmup=0.0, epochs=1, milestones=milestones)
+        assert [trainer.learning_rate(config, s, 2) for s in range(2)] == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.15, 0.5])
 def test_the_linear_rate_rises_and_then_falls_to_zero(warmup):
     config = Config(schedule="linear", warmup=warmup, epochs=10)

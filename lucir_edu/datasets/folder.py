@@ -33,7 +33,8 @@ READABLE = "readable.npy"  # what was found readable: 8 bytes for a file's name,
 
 
 def load(root: Path) -> Dataset:
-    """The images under ``root/train`` and ``root/val``; only their names are held.
+    """The images under ``root/train`` and ``root/val``; only their names are held, and names and
+    sizes make the fingerprint.
 
     Hidden files and folders, and files with other endings than :data:`ENDINGS`, are left out.
 
@@ -54,7 +55,7 @@ def load(root: Path) -> Dataset:
     splits = [_split(root, part, train, digest) for part in ("train", "val")]
     # A name that is no text would stop the writing of results
     classes = tuple(os.fsencode(name).decode(errors="replace") for name in train)
-    return Dataset("folder", classes, *splits, MEAN, STD, "names:" + digest.hexdigest()[:16])
+    return Dataset("folder", classes, *splits, MEAN, STD, "files:" + digest.hexdigest()[:16])
 
 
 def choose(dataset: Dataset, config: Config, root: Path, cache: Path) -> Dataset:
@@ -90,7 +91,7 @@ def choose(dataset: Dataset, config: Config, root: Path, cache: Path) -> Dataset
     print(f"left out, for they cannot be read: {_some(left_out)}", file=sys.stderr, flush=True)
     names = "\0".join(Path(path).relative_to(root).as_posix() for path in left_out)
     digest = hashlib.sha256(os.fsencode(f"{taken.fingerprint}\0{names}"))
-    return replace(taken, fingerprint="names:" + digest.hexdigest()[:16])
+    return replace(taken, fingerprint="files:" + digest.hexdigest()[:16])
 
 
 def damaged(paths: np.ndarray, workers: int, cache: Path) -> dict[str, str]:
@@ -161,7 +162,7 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _split(root: Path, part: str, classes: Iterable[str], digest: "hashlib._Hash") -> FileSplit:
-    """The images of every class, in the order of their names; their names go into the digest."""
+    """The images of every class, in order of names; their names and sizes go into the digest."""
 
     def fail(error: OSError) -> None:
         raise UsageError(f"{_name(error.filename)} cannot be opened ({error.strerror})")
@@ -178,7 +179,7 @@ def _split(root: Path, part: str, classes: Iterable[str], digest: "hashlib._Hash
             continue
         for path in names:  # below the root, and the same on every system
             below_root = f"{part}/{name}{path[len(str(top)) :]}".replace(os.sep, "/")
-            digest.update(os.fsencode(below_root) + b"\0")
+            digest.update(os.fsencode(f"{below_root}\0{_size(path)}\0"))
         paths.append(np.array([os.fsencode(path) for path in names]))
         counts.append(len(names))
     if empty:
@@ -187,6 +188,13 @@ def _split(root: Path, part: str, classes: Iterable[str], digest: "hashlib._Hash
         )
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     return FileSplit(np.concatenate(paths), labels)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # a link to nothing; it is told when it is read
+        return -1
 
 
 def _is_image(name: str) -> bool:

@@ -49,7 +49,8 @@ class Dataset:
     test: Split
     mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
     std: tuple[float, ...]
-    fingerprint: str  # a hash of the content, to tell which data a result is of
+    # A hash of the content, or of files' names and sizes, to tell which data a result is of
+    fingerprint: str
 
     def with_labels(self, classes: Sequence[int]) -> "Dataset":
         """Only the named classes, renumbered in the order given.
