@@ -427,6 +427,22 @@ MUTANTS = [
         "rate_drops",
     ),
     Mutant(
+        "the optimiser keeps the first rate",
+        "trainer.py",
+        'optimizer.param_groups[0]["lr"] = rate(step)',
+        'optimizer.param_groups[0]["lr"] = rate(0)',
+        "test_trainer.py",
+        "optimiser_follows",
+    ),
+    Mutant(
+        "the optimiser is an epoch ahead of the schedule",
+        "trainer.py",
+        'optimizer.param_groups[0]["lr"] = rate(step)',
+        'optimizer.param_groups[0]["lr"] = rate(step + steps_per_epoch)',
+        "test_trainer.py",
+        "optimiser_follows",
+    ),
+    Mutant(
         "no weight decay",
         "trainer.py",
         "weight_decay=config.weight_decay",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lucir_edu import losses, memory, trainer
+from lucir_edu import hardware, losses, memory, trainer
 from lucir_edu.config import Config
 from lucir_edu.model import CosineHead, IncrementalModel, LinearHead, Output, imprint
 from lucir_edu.trainer import (
@@ -89,6 +89,20 @@ def teachers(monkeypatch):
 
     monkeypatch.setattr(IncrementalModel, "teacher", spy)
     return made
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Records the rate that the optimiser itself has at every step."""
+    seen, step = [], hardware.SGD.step
+
+    def spy(self, *arguments):
+        (group,) = self.param_groups
+        seen.append(group["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(hardware.SGD, "step", spy)
+    return seen
 
 
 # ---- The objective ----------------------------------------------------------------------------
@@ -454,7 +468,7 @@ def test_without_imprint_new_embeddings_are_random(make_config, dataset):
     assert lengths[1] != pytest.approx([1, 1, 1], abs=0.01)
 
 
-def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, dataset, steps):
+def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, dataset, steps, rates):
     config = make_config(balanced_finetune=True, balanced_epochs=4)
     learner = Learner(config, dataset, CPU)
     base = list(learner.learn(learner.stream.phases[0]))
@@ -465,7 +479,7 @@ def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, datase
         event = next(events)
         epochs += [event] if isinstance(event, EpochEnd) else []
     before = copied(learner.net)
-    del steps[:]
+    del steps[:], rates[:]
     learner.net.zero_grad()
     epochs = [event for event in events if isinstance(event, EpochEnd)]
     after = learner.net.state_dict()
@@ -473,6 +487,7 @@ def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, datase
     assert changed == {"head.old_weight", "head.new_weight"}
     assert all(p.grad is None for p in learner.net.backbone.parameters()), "needless work"
     assert [e.learning_rate for e in epochs] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert rates == pytest.approx(4 * [0.01] + 4 * [0.001])  # two steps an epoch
     targets = torch.cat([targets for _, targets, _, _ in steps])
     assert targets.bincount().tolist() == [4 * 3] * 9
 
@@ -521,11 +536,30 @@ def test_the_linear_rate_rises_and_then_falls_to_zero(warmup):
     assert 0 < factors[-1] < 0.02 and factors[0] <= (1 if not warmup else 0.04)
 
 
-def test_the_optimiser_follows_the_schedule_in_every_phase(make_config, dataset):
-    config = make_config(schedule="steps", warmup=0.0, epochs=4, lr=0.05)
-    events = train(config, dataset, device="cpu")
-    rates = [e.learning_rate for e in events if isinstance(e, EpochEnd)]
-    assert rates == pytest.approx(3 * [0.05, 0.05, 0.005, 0.0005])
+# Factors on lr where an epoch has three steps, as in the first two phases, and where it has four
+DROPS = [n * [1, 1] + n * [0.1] + n * [0.01] for n in (3, 4)]
+SLOPES = [
+    [1 / 4, 2 / 4, 3 / 4, 3 / 3, 2 / 3, 1 / 3],
+    [1 / 5, 2 / 5, 3 / 5, 4 / 5, 4 / 4, 3 / 4, 2 / 4, 1 / 4],
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "factors"),
+    [
+        ({"schedule": "steps", "warmup": 0.0, "epochs": 4}, DROPS),
+        ({"schedule": "linear", "warmup": 0.5, "epochs": 2}, SLOPES),
+    ],
+)
+def test_the_optimiser_follows_the_schedule_in_every_phase(
+    make_config, dataset, rates, changes, factors
+):
+    events = train(make_config(**changes, lr=0.05), dataset, device="cpu")
+    told = [e.learning_rate for e in events if isinstance(e, EpochEnd)]
+    three, four = factors
+    assert rates == pytest.approx([0.05 * factor for factor in three + three + four])
+    firsts = three[::3] + three[::3] + four[::4]
+    assert told == pytest.approx([0.05 * factor for factor in firsts])
 
 
 # ---- Events -----------------------------------------------------------------------------------
