@@ -464,6 +464,13 @@ def test_the_fake_is_read_like_the_real_one(cifar):
     assert len(data.train.labels) == 100 and data.classes[7] == "class 7"
 
 
+def test_cifar_is_normalised_by_the_authors_numbers(cifar):
+    """Their standard deviation is not that of the pixels, which is 0.2675, 0.2565, 0.2761."""
+    data = datasets.load(config.preset("cifar100-2tasks"), cifar)
+    assert data.mean == (0.5071, 0.4866, 0.4409)
+    assert data.std == (0.2009, 0.1984, 0.2023)
+
+
 def write(change):
     return lambda path: path.write_bytes(change(path.read_bytes()))
 

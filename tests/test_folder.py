@@ -265,6 +265,12 @@ def test_odd_images_are_listed_and_hidden_files_are_not(odd_root):
     assert torch.bincount(dataset.test.labels).tolist() == [2, 3, 2, 2]
 
 
+def test_a_folder_is_normalised_by_imagenets_numbers(make_root):
+    dataset = folder.load(make_root())
+    assert dataset.mean == (0.485, 0.456, 0.406)
+    assert dataset.std == (0.229, 0.224, 0.225)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_cannot_be_read_is_found_with_the_reason(odd_root, cache, workers, monkeypatch):
     monkeypatch.setattr(folder, "TRIAL", 1)  # enough of them for several processes
