@@ -250,6 +250,19 @@ def test_features_are_signed(name, side, dim):
     assert 0.05 < (features < 0).float().mean() < 0.95
 
 
+@pytest.mark.parametrize("name", model.BACKBONES)
+def test_convolutions_start_with_the_spread_that_their_outputs_ask_for(name):
+    """He's, by the fan-out: where a layer widens, the fan-in would give more."""
+    torch.manual_seed(0)
+    layers = [m for m in model.BACKBONES[name](16, 3).modules() if isinstance(m, nn.Conv2d)]
+    assert any(layer.out_channels > layer.in_channels for layer in layers)
+    for layer in layers:
+        weight = layer.weight.detach()
+        expected = math.sqrt(2 / (layer.out_channels * math.prod(layer.kernel_size)))
+        chance = 5 / math.sqrt(2 * weight.numel())  # five standard errors
+        assert weight.std().item() == pytest.approx(expected, rel=chance)
+
+
 @pytest.mark.parametrize("planes", [(8, 8), (8, 16), (4, 8)])
 def test_a_block_is_torchvision_s(planes):
     """In double precision, which other kernels compute; and narrow ones corrupted memory once."""
