@@ -90,17 +90,17 @@ def test_every_method_goes_with_every_preset(name, method):
 def test_methods_are_the_named_sets_of_switches():
     switches = {
         name: tuple(getattr(preset(method=name), s) for s in ("cosine", "less_forget",
-                    "margin_ranking", "distillation", "joint"))
+                    "margin_ranking", "distillation", "joint", "imprints"))
         for name in METHODS
     }  # fmt: skip
     assert switches == {
-        "finetune": (False, False, False, False, False),
-        "replay": (False, False, False, False, False),
-        "icarl": (False, False, False, True, False),
-        "cosine": (True, False, False, False, False),
-        "cosine+lf": (True, True, False, False, False),
-        "lucir": (True, True, True, False, False),
-        "joint": (True, False, False, False, True),
+        "finetune": (False, False, False, False, False, False),
+        "replay": (False, False, False, False, False, False),
+        "icarl": (False, False, False, True, False, False),
+        "cosine": (True, False, False, False, False, True),
+        "cosine+lf": (True, True, False, False, False, True),
+        "lucir": (True, True, True, False, False, True),
+        "joint": (True, False, False, False, True, False),
     }
     assert preset("cifar100-2tasks", method="finetune").memory_total is None
     assert preset(method="finetune").exemplars_per_class == 0
