@@ -9,7 +9,7 @@ from PIL import Image
 
 from lucir_edu import datasets, hardware, loader
 from lucir_edu.config import UsageError
-from lucir_edu.datasets import Dataset, FileSplit
+from lucir_edu.datasets import Dataset, FileSplit, pictures
 
 CPU = torch.device("cpu")
 
@@ -157,6 +157,46 @@ def test_augmented_files_are_drawn_anew_from_the_generator(files, make_config):
     one, two = first(generator), first(generator)
     assert torch.equal(one, first(draw(1)))
     assert not torch.equal(one, two)
+
+
+@pytest.fixture
+def slopes(tmp_path, dataset, make_config, monkeypatch):
+    """Draws 300 views of a file, and gives how steeply red rises to the right and green downwards.
+
+    In the whole file each rises by 1 over a side, so that a view's slopes are its share of the
+    sides.
+    """
+    monkeypatch.setattr(pictures, "SIZE", 32)
+    rise = 2 * np.arange(128, dtype=np.uint8)
+    pixels = np.stack([*np.meshgrid(rise, rise), np.zeros((128, 128), np.uint8)], axis=2)
+    Image.fromarray(pixels).save(tmp_path / "rise.png")
+    split = FileSplit(np.array([os.fsencode(tmp_path / "rise.png")]), torch.tensor([0]))
+
+    def views(flip):
+        source = loader.make(split, dataset, make_config(flip=flip, workers=0), CPU)
+        ((images, _),) = source.augmented(torch.zeros(300, dtype=torch.long), 300, draw())
+        red, green = images[:, 0] * dataset.std[0], images[:, 1] * dataset.std[1]
+        right = red[:, :, 30] - red[:, :, 1]  # outermost pixels may lie at the image's edge
+        down = green[:, 30] - green[:, 1]
+        return right.mean(dim=1) * 32 / 29, down.mean(dim=1) * 32 / 29
+
+    return views
+
+
+@pytest.mark.parametrize(("flip", "share"), [(True, 0.5), (False, 0.0)])
+def test_half_of_the_augmented_files_are_mirrored_if_any(slopes, flip, share):
+    right, down = slopes(flip)
+    assert (right < 0).float().mean().item() == pytest.approx(share, abs=0.1 * flip)
+    assert (down > 0).all(), "upside down"
+
+
+def test_augmented_files_show_from_a_twelfth_of_the_image_to_all_of_it(slopes):
+    """As is usual: areas from 0.08 to 1, evenly, with sides from 3:4 to 4:3."""
+    right, down = slopes(flip=False)
+    areas, shapes = right * down, right / down
+    assert 0.07 < areas.min() < 0.12 and 0.9 < areas.max() < 1.01
+    assert (areas < 0.5).float().mean().item() == pytest.approx(0.46, abs=0.1)
+    assert 0.72 < shapes.min() < 0.78 and 1.28 < shapes.max() < 1.39
 
 
 def test_reading_leaves_the_global_random_numbers_alone(files, make_config):
