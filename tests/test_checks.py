@@ -239,6 +239,19 @@ def test_a_gradient_into_the_teacher_has_nothing_to_do_with_the_value():
     assert teacher.endswith("which would change the teacher")
 
 
+def test_new_classes_that_are_counted_one_by_one_in_the_batch_are_told_as_the_highest_is():
+    def lucir_loss(output, targets, old_output, num_old, base=5.0, top_k=2, margin=0.5):
+        loss = F.cross_entropy(output.logits, targets)
+        if num_old == 0:
+            return loss
+        weight = base * (num_old / len(targets[targets >= num_old].unique())) ** 0.5
+        loss = loss + weight * losses.less_forget(output.features, old_output.features)
+        return loss + losses.margin_ranking(output.cosines, targets, num_old, top_k, margin)
+
+    text = "\n".join(checks.lucir_loss.report(lucir_loss)[0])
+    assert "when the new classes are counted from the batch, in which some can be missing" in text
+
+
 def test_a_mistake_that_explains_only_a_part_is_not_named():
     def angles(weight):  # right but for the corner, where it gives what another mistake gives
         cosines = losses.cosine_similarity_matrix(weight, weight)

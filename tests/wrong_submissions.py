@@ -1198,6 +1198,19 @@ def lucir_of_the_paper(output, targets, old_output, num_old, lambda_base=5.0, to
     return loss
 
 
+@wrong("lucir_loss", "the new classes are counted from the batch, in which some can be missing")
+def lucir_with_classes_of_the_batch(
+    output, targets, old_output, num_old, lambda_base=5.0, top_k=2, margin=0.5
+):
+    loss = F.cross_entropy(output.logits, targets)
+    if num_old == 0:
+        return loss
+    num_new = int(targets.max()) + 1 - num_old
+    weight = losses.adaptive_lambda(lambda_base, num_old, num_new)
+    loss = loss + weight * losses.less_forget(output.features, old_output.features)
+    return loss + losses.margin_ranking(output.cosines, targets, num_old, top_k, margin)
+
+
 @wrong("lucir_loss", "'NoneType' object has no attribute 'features'")
 def lucir_without_base_phase(
     output, targets, old_output, num_old, lambda_base=5.0, top_k=2, margin=0.5

@@ -930,8 +930,8 @@ lucir_loss = Exercise(
     """,
     stand_in=_lucir_loss,
     form=LOSS,
-    cases=_cases(_LUCIR, _step(4, 3, [0, 6, 3, 2, 4, 1, 0], seed=100),
-                 _step(3, 4, [1, 5, 0, 2, 6], 2.0, 3, 0.2, seed=110),
+    cases=_cases(_LUCIR, _step(4, 3, [0, 6, 3, 5, 4, 1, 0], seed=100),
+                 _step(3, 4, [1, 4, 0, 2, 3], 2.0, 3, 0.2, seed=110),  # without the last classes
                  _step(5, 2, [6, 5, 5], seed=120)),
     corners={"is cross-entropy alone in the base phase": _BASE_PHASE},
     corner_gradients={"gradient in the base phase": _BASE_PHASE},
@@ -945,6 +945,8 @@ lucir_loss = Exercise(
         "lambda is left out": _with(lambda s: s.total(weight=1)),
         "lambda has all classes for the new ones":
             _with(lambda s: s.total(weight=s.weight(num_new=s.output.logits.shape[1]))),
+        "the new classes are counted from the batch, in which some can be missing": _with(
+            lambda s: s.total(weight=s.weight(num_new=int(s.targets.max()) + 1 - s.num_old))),
         "`lambda_base` is always 5": _with(lambda s: s.total(weight=s.weight(base=5))),
         "lambda weighs margin ranking too": _with(lambda s: s.total(rank=s.weight() * s.rank())),
         "margin ranking is left out": _with(lambda s: s.total(rank=0)),
