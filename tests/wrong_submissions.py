@@ -353,6 +353,13 @@ def zero_rows_forgotten(features, weight):
     return features @ weight.T
 
 
+@wrong("cosine_similarity_matrix", "for rows of zeros: not a number (NaN) in 20 of 20 places")
+def zero_rows_mended_afterwards(features, weight):
+    features = torch.nan_to_num(features / features.norm(dim=1, keepdim=True))
+    weight = torch.nan_to_num(weight / weight.norm(dim=1, keepdim=True))
+    return features @ weight.T
+
+
 @wrong("cosine_similarity_matrix", "Can't call numpy() on Tensor that requires grad")
 def through_numpy(features, weight):
     f, w = features.numpy(), weight.numpy()
@@ -394,6 +401,18 @@ def detached_to_numpy(features, weight):
 @right("cosine_similarity_matrix")
 def broadcast(features, weight):
     return F.cosine_similarity(features[:, None], weight[None], dim=2)
+
+
+@right("cosine_similarity_matrix")
+def zero_rows_left_as_they_are(features, weight):
+    lengths = [vectors.norm(dim=1, keepdim=True) for vectors in (features, weight)]
+    ones = [length.masked_fill(length == 0, 1) for length in lengths]
+    return (features / ones[0]) @ (weight / ones[1]).T
+
+
+@right("cosine_similarity_matrix")
+def by_normalize(features, weight):
+    return F.normalize(features) @ F.normalize(weight).T
 
 
 @right("cosine_similarity_matrix")

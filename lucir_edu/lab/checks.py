@@ -276,7 +276,7 @@ cosine_similarity_matrix = Exercise(
     """(features, weight) -> a tensor (n, C)
 
     The cosine of every feature, (n, d), with every class embedding, (C, d). A row of zeros, on
-    either side, gives 0.
+    either side, gives 0, and its gradient is a number.
     """,
     stand_in=losses.cosine_similarity_matrix,
     form=matrix("(n, C)"),
@@ -286,6 +286,10 @@ cosine_similarity_matrix = Exercise(
         "features weight",
         (_draw(3, 4, seed=24) * torch.tensor([[1], [0], [1]]), _draw(2, 4, seed=25)),
         (_draw(3, 4, seed=24), _draw(2, 4, seed=25) * torch.tensor([[0], [1]])),
+    )},
+    corner_gradients={"its gradient is a number for rows of zeros": _cases(
+        # Zeros on both sides: on one, the gradient is as large as what keeps from 0/0 is small.
+        "features weight", (torch.zeros(3, 4), torch.zeros(2, 4)),
     )},
     learns=("features", "weight"),
     mistakes={
