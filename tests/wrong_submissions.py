@@ -282,6 +282,29 @@ def mean_for_sum_as_a_port_has_it(features, count):
     return chosen
 
 
+@wrong("herding", "the directions of the means are compared, not their distance")
+def herding_by_cosine(features, count):
+    features = F.normalize(features, dim=1)
+    mean, total, chosen = features.mean(dim=0), torch.zeros(features.shape[1]), []
+    for _ in range(count):
+        cosines = F.cosine_similarity(total + features, mean[None])
+        cosines[chosen] = -torch.inf
+        chosen.append(int(cosines.argmax()))
+        total = total + features[chosen[-1]]
+    return chosen
+
+
+@wrong("herding", "the class mean is made a unit vector")
+def herding_towards_a_unit_mean(features, count):
+    features = F.normalize(features, dim=1)
+    mean, chosen = F.normalize(features.mean(dim=0), dim=0), []
+    for k in range(count):
+        gaps = (mean - (features[chosen].sum(dim=0) + features) / (k + 1)).norm(dim=1)
+        gaps[chosen] = torch.inf
+        chosen.append(int(gaps.argmin()))
+    return chosen
+
+
 @wrong("herding", "ran longer than")
 def herding_waits_for_another(features, count):
     features = F.normalize(features, dim=1)

@@ -240,7 +240,7 @@ herding = Exercise(
     """,
     stand_in=memory.herding,
     form=IMAGES,
-    cases=_cases("features count", (_images(10, 3, seed=376), 5), (_images(9, 2, seed=282), 4)),
+    cases=_cases("features count", (_images(10, 3, seed=376), 5), (_images(9, 2, seed=2571), 4)),
     corners={"chooses each image once when asked for all":
              _cases("features count", (_images(4, 3, seed=352), 4))},
     mistakes={
@@ -256,6 +256,9 @@ herding = Exercise(
         "an image can be chosen again": partial(_herd, again=True),
         "the class mean is made a unit vector, which the mean of several images cannot reach":
             partial(_herd, aim=lambda f, left: unit(f.mean(0))),
+        "the directions of the means are compared, not their distance":
+            partial(_herd, aim=lambda f, left: unit(f.mean(0)),
+                    joined=lambda chosen, image: unit(chosen.sum(0) + image)),
         "the mean of the images that are left is the aim, not that of all": partial(
             _herd, aim=lambda f, left: f[left].mean(0), joined=lambda chosen, image: image),
         "the sum of those chosen is compared with the class mean, not their mean":
