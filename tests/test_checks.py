@@ -135,10 +135,10 @@ class Stub(nn.Module):
 
 
 class HalfStub(nn.Module):
-    def __init__(self, feature_dim, num_classes):
+    def __init__(self, feature_dim, num_classes, eta=1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(num_classes, feature_dim))
-        self.eta = nn.Parameter(torch.tensor(1.0))
+        self.eta = nn.Parameter(torch.tensor(eta))
 
     def forward(self, features):
         raise NotImplementedError  # your code here
@@ -146,10 +146,28 @@ class HalfStub(nn.Module):
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=named)
 def test_an_unsolved_stub_is_replaced_and_that_is_said_in_a_line(exercise, capsys):
-    for unsolved in [Stub, HalfStub] if exercise.name == "CosineHead" else [stub]:
-        assert exercise(unsolved) is exercise.stand_in
-        said = f"{exercise.name}: not written yet; the package's own stands in\n"
-        assert capsys.readouterr().out == said
+    assert exercise(Stub if exercise.name == "CosineHead" else stub) is exercise.stand_in
+    said = f"{exercise.name}: not written yet; the package's own stands in\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("eta", "scale"),
+    [(1.0, "✓ the scale starts at 1"), (3.0, "✗ the scale starts at 1: off by up to 2")],
+)
+def test_of_a_half_written_head_is_said_what_is_right_and_what_is_missing(eta, scale, capsys):
+    class Head(HalfStub):
+        def __init__(self, feature_dim, num_classes):
+            super().__init__(feature_dim, num_classes, eta)
+
+    assert checks.CosineHead(Head) is checks.CosineHead.stand_in
+    assert capsys.readouterr().out.splitlines() == [
+        "CosineHead: not yet right; the package's own stands in",
+        "  ✓ its parameters are the embeddings (C, d) and one scale",
+        f"  {scale}",
+        "  ✓ the embeddings start random",
+        "  ✗ gives a tensor of shape (n, C): `forward` is not written yet",
+    ]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=named)

@@ -345,7 +345,7 @@ class Exercise:
         return []
 
     def examine(self, submission: Callable, prints: Prints) -> dict[str, str] | None:
-        """What is wrong by behaviour, "" for nothing; None when it is not written yet."""
+        """What is wrong by behaviour, "" for nothing; None when nothing is written yet."""
         found: dict[str, str] = {}
         history: list[tuple[Behaviour, Observation]] = []
         recognised: list[str] = []
@@ -357,10 +357,14 @@ class Exercise:
                 found[title] = self._difference([*history, (behaviour, seen)], recognised)
                 if behaviour.hints:
                     history.append((behaviour, seen))
-            except NotImplementedError:
-                if "value" not in found:
+            except NotImplementedError as error:
+                if not found:
                     return None
-                found[title], final = "a part of it is not written yet", True
+                part = "a part of it"
+                if self.form.title not in found:  # of a class, a method
+                    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+                    part = f"`{frame.f_code.co_name}`"
+                found[title], final = f"{part} is not written yet", True
             except Wrong as wrong:
                 found[title], final = wrong.words, wrong.final
             except Exception as error:
