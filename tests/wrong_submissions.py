@@ -330,6 +330,16 @@ def herding_of_all(features, count):
 
 
 @right("herding")
+def herding_from_the_last(features, count):
+    units, order = F.normalize(features).numpy(), []
+    for _ in range(count):
+        rest = [i for i in range(len(units)) if i not in order]
+        gaps = [np.linalg.norm(units.mean(0) - units[[i, *order]].mean(0)) for i in rest]
+        order.insert(0, rest[np.argmin(gaps)])
+    return np.array(order)[::-1]
+
+
+@right("herding")
 def herding_greedy(features, count):
     units = features / features.norm(dim=1, keepdim=True)
     mean, chosen = units.mean(dim=0), []
@@ -716,6 +726,13 @@ def imprint_ten(features, labels, num_new, old_weight):
 def imprint_equal_classes(features, labels, num_new, old_weight):
     features = F.normalize(features).reshape(num_new, 4, -1)
     return F.normalize(features.mean(dim=1)) * old_weight.norm(dim=1).mean()
+
+
+@wrong("imprint", "gives a numpy array of shape (3, 4); wanted is one tensor")
+def imprint_as_an_array(features, labels, num_new, old_weight):  # tensors are joined to it later
+    unit = F.normalize(features)
+    means = torch.stack([unit[labels == label].mean(dim=0) for label in range(num_new)])
+    return (F.normalize(means) * old_weight.norm(dim=1).mean()).numpy()
 
 
 @wrong("imprint", "changes `features`:")
@@ -1194,6 +1211,12 @@ def angles_listed(weight):
     return [row.clamp(-1, 1).acos().rad2deg() for row in cosines]
 
 
+@wrong("angles", "it is half the angle")
+def angles_halved_in_an_array(weight):
+    unit = F.normalize(weight).double().numpy()
+    return np.rad2deg(np.arccos(np.clip(unit @ unit.T, -1, 1))) / 2
+
+
 @wrong("angles", "only pairs above the diagonal are filled in")
 def angles_above(weight):
     result = torch.zeros(len(weight), len(weight))
@@ -1214,6 +1237,13 @@ def angles_by_numpy(weight):
     unit = weight.double().numpy()
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
     return torch.from_numpy(np.degrees(np.arccos(np.clip(unit @ unit.T, -1, 1))))
+
+
+@right("angles")
+def angles_as_an_array(weight):
+    unit = np.asarray(weight, dtype=float)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    return np.rad2deg(np.arccos(np.clip(unit @ unit.T, -1, 1)))
 
 
 # ---- lucir_loss -------------------------------------------------------------------------------

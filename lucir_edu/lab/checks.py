@@ -826,7 +826,7 @@ angles = Exercise(
     The angles in degrees, 0 to 180, between all pairs of class embeddings; ``weight`` is (C, d).
     """,
     stand_in=_angles,
-    form=matrix("(C, C)"),
+    form=matrix("(C, C)", arrays=True),
     cases=_cases("weight", (_ROUND,), (3 * _ROUND[[3, 1, 4, 2]],)),
     corners={"is a number also where directions are the same or opposite":
              _cases("weight", (_CROWD,))},

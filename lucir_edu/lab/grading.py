@@ -148,19 +148,25 @@ def _names(seen: Observation, expected: Observation) -> str:
 
 
 def _number(value: Any) -> Tensor | None:
-    numbers = Tensor | np.ndarray | np.generic | int | float
-    return torch.as_tensor(value).double() if isinstance(value, numbers) else None
+    plain = isinstance(value, np.generic | int | float)
+    return torch.as_tensor(value).double() if plain else _array(value)
 
 
 def _tensor(value: Any) -> Tensor | None:
     return value.double() if isinstance(value, Tensor) else None
 
 
+def _array(value: Any) -> Tensor | None:
+    if isinstance(value, np.ndarray):
+        value = torch.as_tensor(value.copy())  # one that is read backwards cannot be taken as it is
+    return _tensor(value)
+
+
 def _integers(value: Any) -> Tensor | None:
     if isinstance(value, list | tuple):
         value = [part.item() if isinstance(part, Tensor | np.generic) else part for part in value]
     if isinstance(value, list | np.ndarray):
-        value = torch.as_tensor(value)
+        value = torch.as_tensor(np.array(value))
     whole = isinstance(value, Tensor) and not value.is_floating_point()
     return value.double() if whole else None
 
@@ -196,8 +202,10 @@ IMAGES = Form("gives `count` indices", "a list of whole numbers", _integers, _of
 CLASSES = Form("gives a class for each image", "whole numbers", _integers, _off_classes)
 
 
-def matrix(shape: str) -> Form:
-    return Form(f"gives a tensor of shape {shape}", "one tensor", _tensor)
+def matrix(shape: str, arrays: bool = False) -> Form:
+    """A tensor, or also an array: where no gradient and no tensor is wanted of it afterwards."""
+    convert = _array if arrays else _tensor
+    return Form(f"gives a tensor of shape {shape}", "one tensor", convert)
 
 
 # ---- Observing and comparing ------------------------------------------------------------------
