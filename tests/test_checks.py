@@ -310,6 +310,21 @@ def test_the_line_of_a_head_that_raises():
     assert "in line 2 of forward: return features @ self.wait.T" in text
 
 
+@pytest.mark.parametrize(
+    ("exercise", "give", "says"),
+    [
+        (checks.less_forget, lambda f, o: f.max(dim=0), "values and indices together; wanted are"),
+        (checks.herding, lambda f, n: f.sum(1).topk(n), "wanted are the indices"),
+        (checks.angles, lambda w: w.sort(), "wanted are the values"),
+        (checks.angles, lambda w: w.aminmax(), "gives min and max together; wanted is one tensor"),
+        (checks.nearest_mean, lambda f, e, y: torch.linalg.qr(f), "Q and R together; wanted is"),
+    ],
+)
+def test_what_torch_gives_together_is_told_apart(exercise, give, says):
+    _, line = exercise.report(give)[0]
+    assert line.startswith("  ✗ gives ") and says in line
+
+
 def test_nothing_is_tested_after_a_function_that_cannot_be_called():
     def less_forget(features, old_features):
         raise ValueError("no")

@@ -967,7 +967,7 @@ def negatives_as_indices(cosines, num_old, top_k):
     return cosines[:, num_old:].topk(top_k, dim=1).indices
 
 
-@wrong("hardest_negatives", "gives an object of type topk; wanted is one tensor")
+@wrong("hardest_negatives", "gives values and indices together; wanted are the values")
 def negatives_and_indices(cosines, num_old, top_k):
     return cosines[:, num_old:].topk(top_k, dim=1)
 
@@ -1447,6 +1447,14 @@ def nme_of_ten_classes(features, exemplar_features, exemplar_labels):
         mine = F.normalize(exemplar_features)[exemplar_labels == c]
         means.append(mine[0] + mine.sum(dim=0) - mine[0])
     return (features @ F.normalize(torch.stack(means)).T).argmax(dim=1)
+
+
+@wrong("nearest_mean", "gives values and indices together; wanted are the indices")
+def nme_with_the_distance(features, exemplar_features, exemplar_labels):
+    exemplars = F.normalize(exemplar_features)
+    classes = range(int(exemplar_labels.max()) + 1)
+    means = F.normalize(torch.stack([exemplars[exemplar_labels == c].mean(0) for c in classes]))
+    return torch.min(torch.cdist(features, means), dim=1)
 
 
 @right("nearest_mean")

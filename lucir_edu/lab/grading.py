@@ -91,7 +91,15 @@ def _what(value: Any) -> str:
     if type(value) in (tuple, list):
         kind = " tensors" if any(isinstance(part, Tensor) for part in value) else ""
         return f"a {type(value).__name__} of {len(value)}{kind}"
+    if _fields(value):
+        return f"{' and '.join(_fields(value))} together"
     return f"an object of type {type(value).__name__}"
+
+
+def _fields(value: Any) -> tuple[str, ...]:
+    """The names of what some functions of torch give at once, such as values and indices."""
+    kind = type(value)
+    return kind.__match_args__ if kind.__module__ == "torch.return_types" else ()
 
 
 def _off(seen: Observation, expected: Observation) -> str:
@@ -180,17 +188,21 @@ class Form:
         wanted: in words, for someone who gave something else.
         convert: a result as a tensor of float64; None when it is something else.
         off: how results differ from the right ones, in words.
+        part: which is wanted where values and indices come together.
     """
 
     title: str
     wanted: str
     convert: Callable[[Any], Tensor | None]
     off: Callable[[Observation, Observation], str] = _off
+    part: str = "values"
 
     def read(self, value: Any) -> Tensor:
         if value is None:
             raise Wrong("returns nothing; is `return` missing?")
-        found = self.convert(value)
+        if self.part in _fields(value):
+            raise Wrong(f"gives {_what(value)}; wanted are the {self.part}")
+        found = None if _fields(value) else self.convert(value)
         if found is None:
             raise Wrong(f"gives {_what(value)}; wanted is {self.wanted}")
         return found
@@ -198,8 +210,8 @@ class Form:
 
 NUMBER = Form("gives one number", "one number", _number)
 LOSS = Form("gives one number", "a tensor of one number, so that gradients can flow", _tensor)
-IMAGES = Form("gives `count` indices", "a list of whole numbers", _integers, _off_images)
-CLASSES = Form("gives a class for each image", "whole numbers", _integers, _off_classes)
+IMAGES = Form("gives `count` indices", "a list of whole numbers", _integers, _off_images, "indices")
+CLASSES = Form("gives a class for each image", "whole numbers", _integers, _off_classes, "indices")
 
 
 def matrix(shape: str, arrays: bool = False) -> Form:
