@@ -12,7 +12,7 @@ ifeq ($(shell id -u),0)
 jupyter += --allow-root
 endif
 
-.PHONY: lab test html notebooks lint results bank paper
+.PHONY: lab test html handout notebooks lint results bank paper
 
 lab: $(ready)
 	$(jupyter) notebooks/00_start_here.ipynb
@@ -23,6 +23,9 @@ test: $(ready)
 
 html: $(ready)  ## write a page of the recorded runs with switches that need no kernel
 	$(BIN)/lucir-edu report data/bank/glyphs-b50-5 --html html/glyphs-b50-5.html
+
+handout: $(ready)  ## write the notebooks without solutions and outputs, for a class
+	$(BIN)/python notebooks/sources/build.py --handout handout
 
 notebooks: $(ready)  ## run the sources and write the notebooks
 	$(BIN)/python notebooks/sources/build.py

@@ -1,4 +1,4 @@
-"""The command line: lucir-edu run | sweep | report | bench | data."""
+"""The command line: lucir-edu run | sweep | report | bench | data | grade."""
 
 import argparse
 import contextlib
@@ -148,6 +148,16 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--dataset", default="glyphs", choices=configs.CHOICES["dataset"])
     data.add_argument("--data-root", type=_path, metavar="DIR")
     data.set_defaults(command=_data)
+
+    grade = commands.add_parser(
+        "grade",
+        help="grade the exercises of handed-in notebooks",
+        description="Grade the exercises of notebooks. Their imports and definitions are run, with "
+        "your rights; nothing is trained.",
+    )
+    grade.add_argument("notebooks", nargs="+", type=_path, metavar="NOTEBOOK")
+    grade.add_argument("--csv", type=_path, metavar="FILE", help="write a table to a file too")
+    grade.set_defaults(command=_grade)
     return parser
 
 
@@ -387,6 +397,39 @@ def _data(options: argparse.Namespace) -> int:
     )
     print(f"fingerprint {dataset.fingerprint}, in {root}")
     return 0
+
+
+def _grade(options: argparse.Namespace) -> int:
+    _check_file(options.csv)
+    try:
+        from lucir_edu.lab import handed_in
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"grading needs what the notebooks need ({error.name} is missing); install it: "
+            f"pip install -c constraints.txt -e '.[lab]'"
+        ) from None
+    from tqdm import tqdm
+
+    found, refused = [], 0
+    for path in tqdm(options.notebooks, unit="notebook", leave=False, disable=None):
+        try:
+            grades = handed_in.grade(path)
+        except UsageError as error:  # one of thirty must not keep the others from being graded
+            tqdm.write(f"lucir-edu: {error}", file=sys.stderr)
+            refused += 1
+            continue
+        tqdm.write("\n".join(handed_in.table(grades)))
+        found += grades
+    if options.csv:
+        import csv
+
+        from lucir_edu.files import whole
+
+        with whole(options.csv) as file, open(file, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("notebook", "exercise", "verdict", "because"))
+            writer.writerows(handed_in.rows(found))
+    return 2 if refused else 0
 
 
 def _list_damaged(root: Path) -> None:

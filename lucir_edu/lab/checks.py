@@ -1105,13 +1105,11 @@ main_effect = Exercise(
     },
 )
 
-EXERCISES = {
-    exercise.name: exercise
-    for exercise in (
-        norm_gap, old_to_new, forgetting, herding,
-        cosine_similarity_matrix, softmax_ceiling, CosineHead, imprint,
-        less_forget, adaptive_lambda, score_distillation,
-        hardest_negatives, margin_ranking, angles,
-        lucir_loss, nearest_mean, main_effect,
-    )
+NOTEBOOKS = {
+    "01_the_imbalance_problem": (herding, norm_gap, old_to_new, forgetting),
+    "02_cosine_normalization": (cosine_similarity_matrix, softmax_ceiling, CosineHead, imprint),
+    "03_less_forget_constraint": (score_distillation, less_forget, adaptive_lambda),
+    "04_margin_ranking": (hardest_negatives, margin_ranking, angles),
+    "05_the_full_objective": (lucir_loss, main_effect, nearest_mean),
 }
+EXERCISES = {exercise.name: exercise for group in NOTEBOOKS.values() for exercise in group}

@@ -8,6 +8,7 @@ version of the cell before it, and makes one more notebook of the same code.
 
 Notebooks are executed in order and keep their outputs, the seconds it took and the peak of memory,
 of which the README's table is made. What has not changed is not run again, unless it is named.
+``--handout DIR`` writes notebooks for a class there, and runs nothing.
 ``--check`` runs nothing and fails when a notebook or the README has drifted from the sources.
 """
 
@@ -70,22 +71,22 @@ def in_language(cells: Iterable[NotebookNode], language: str | None) -> Iterator
     return iter(kept)
 
 
-def learners(cells: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
-    """Solutions taken out, and folded below the cell that checks them, after the help."""
+def learners(cells: Iterable[NotebookNode], folded: bool = True) -> Iterator[NotebookNode]:
+    """Solutions taken out; folded: and put below the cell that checks them, after the help."""
     cells = [copy.deepcopy(cell) for cell in cells]
     for number, cell in enumerate(cells):
         code = cell.source
         cell.source = SOLUTION.sub(lambda match: f"{match['indent']}{STUB}\n", code).rstrip("\n")
-        if cell.source == code:
+        if cell.source == code or not folded:
             continue
         answer = SOLUTION.sub(lambda match: match["code"], code).rstrip("\n")
-        folded = f"<details><summary>Solution</summary>\n\n```python\n{answer}\n```\n\n</details>"
+        answer = f"<details><summary>Solution</summary>\n\n```python\n{answer}\n```\n\n</details>"
         following = cells[number + 2]
         if following.source.startswith("<details><summary>Help</summary>"):
             parts = following.source.partition("</details>")
-            following.source = f"{parts[0]}</details>\n\n{folded}{parts[2]}"
+            following.source = f"{parts[0]}</details>\n\n{answer}{parts[2]}"
         else:
-            cells.insert(number + 2, nbformat.v4.new_markdown_cell(folded))
+            cells.insert(number + 2, nbformat.v4.new_markdown_cell(answer))
     return iter(cells)
 
 
@@ -112,6 +113,12 @@ def _assemble(stem: str, cells: Iterable[NotebookNode]) -> NotebookNode:
         notebook.cells.append(cell)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
+
+
+def hand_out(source: Path, folder: Path) -> None:
+    """Write a notebook for a class: without solutions, and nothing to see before it is run."""
+    cells = learners(in_language(jupytext.read(source).cells, None), folded=False)
+    nbformat.write(_assemble(source.stem, cells), folder / f"{source.stem}.ipynb")
 
 
 def essence(notebook: NotebookNode) -> list[tuple]:
@@ -231,11 +238,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="sources to run in any case")
     parser.add_argument("--check", action="store_true", help="only compare")
+    parser.add_argument(
+        "--handout", type=Path, metavar="DIR", help="write notebooks without solutions and outputs"
+    )
     options = parser.parse_args()
     sources = sorted(SOURCES.glob("[0-9][0-9]_*.py"))
     unknown = set(options.names) - {source.stem for source in sources}
     if unknown:
         parser.error(f"no source {', '.join(sorted(unknown))}")
+    if options.handout:
+        options.handout.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            hand_out(source, options.handout)
+        print(f"written: {len(sources)} notebooks in {options.handout}")
+        return 0
     drifted = []
     for source in sources:
         if options.names and source.stem not in options.names:

@@ -1,0 +1,142 @@
+"""Handed-in notebooks, graded: ``lucir-edu grade``.
+
+Of a notebook only what its exercises need is run, in the order of its cells: those cells in which
+an exercise is written, and imports, functions, classes and plain values of all others. Nothing is
+trained. Every notebook has a process of its own, which it may end or hold up without harm to the
+others; what it may do there is what the one who grades may do.
+"""
+
+import ast
+import contextlib
+import io
+import linecache
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+
+from lucir_edu.config import UsageError
+from lucir_edu.lab import checks
+from lucir_edu.lab.grading import NOT_WRITTEN
+
+PATIENCE = 120.0  # seconds for a notebook; a behaviour has a limit of its own
+
+
+class Grade(NamedTuple):
+    """What became of an exercise: the verdict of its check, and the lines that say why."""
+
+    notebook: Path
+    exercise: str
+    verdict: str
+    lines: list[str]
+
+
+def grade(path: Path) -> list[Grade]:
+    """Grade the exercises of a notebook, in the course's order.
+
+    Raises:
+        UsageError: it is no notebook, or one without exercises.
+    """
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
+    except Exception as error:  # of many kinds: of JSON, of the notebook format, of the text
+        reason = " ".join(str(error).split())[:100]
+        raise UsageError(f"{path} is no notebook ({reason})") from None
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    names = _exercises(sources)
+    if not names:
+        raise UsageError(f"{path} has no exercise in it; name notebooks that learners hand in")
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sources, names, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    found: dict[str, tuple[str, list[str]]] = {}
+    ending = "its code ended the process"
+    with contextlib.suppress(EOFError):
+        while len(found) < len(names):
+            if not ours.poll(PATIENCE):
+                ending = f"no answer for {PATIENCE:.0f} s"
+                break
+            name, verdict, lines = ours.recv()
+            found[name] = verdict, lines
+    process.kill()
+    process.join()
+    return [Grade(path, name, *found.get(name, (f"not graded: {ending}", []))) for name in names]
+
+
+def _exercises(sources: list[str]) -> list[str]:
+    """All exercises of those notebooks of which the sources have one."""
+    used = {name for name in checks.EXERCISES if any(f"checks.{name}(" in s for s in sources)}
+    groups = [group for group in checks.NOTEBOOKS.values() if used & {e.name for e in group}]
+    return [exercise.name for group in groups for exercise in group]
+
+
+def _work(sources: list[str], names: list[str], answers: Connection) -> None:
+    """In a process of its own: define what the notebook defines, and send a verdict for each."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    unread: list[str] = []
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        _define(sources, space, unread)
+        for name in names:
+            if name in space:
+                verdict, lines = checks.EXERCISES[name].verdict(space[name])
+            else:
+                verdict, lines = NOT_WRITTEN, [f"  – {reason}" for reason in unread]
+            answers.send((name, verdict, lines))
+
+
+def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> None:
+    for number, source in enumerate(sources, 1):
+        file = f"<code cell {number}>"
+        code = TransformerManager().transform_cell(source)
+        linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
+        try:
+            statements = ast.parse(code, file).body
+        except SyntaxError as error:
+            unread.append(f"code cell {number} is no Python: {error.msg} (line {error.lineno})")
+            continue
+        written = any(
+            getattr(statement, "name", "") in checks.EXERCISES for statement in statements
+        )
+        for statement in statements if written else filter(_only_defines, statements):
+            # What fails here is missed by the function that needs it
+            with contextlib.suppress(Exception):
+                exec(compile(ast.Module([statement], []), file, "exec"), space)
+
+
+def _only_defines(statement: ast.stmt) -> bool:
+    """Whether it imports, defines, or names a plain value."""
+    if isinstance(statement, ast.Assign):
+        simple = all(isinstance(target, ast.Name) for target in statement.targets)
+        calls = any(isinstance(node, ast.Call) for node in ast.walk(statement.value))
+        return simple and (isinstance(statement.value, ast.Lambda) or not calls)
+    return isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+
+
+def table(grades: Iterable[Grade]) -> Iterator[str]:
+    """Lines to print: a block for each notebook, with the first thing that is wrong."""
+    last = None
+    for one in grades:
+        if one.notebook != last:
+            yield f"{one.notebook}"
+            last = one.notebook
+        yield f"  {one.exercise:26s}{one.verdict}{_because(one)}"
+
+
+def rows(grades: Iterable[Grade]) -> Iterator[tuple[str, str, str, str]]:
+    """For a spreadsheet: notebook, exercise, verdict, the first thing that is wrong."""
+    for one in grades:
+        yield str(one.notebook), one.exercise, one.verdict, _because(one).removeprefix(": ")
+
+
+def _because(one: Grade) -> str:
+    telling = [line.strip(" ✗–") for line in one.lines if line.startswith(("  ✗", "  –"))]
+    return f": {telling[0].splitlines()[0]}" if telling else ""

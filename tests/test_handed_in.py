@@ -1,0 +1,144 @@
+"""Handed-in notebooks are graded exercise by exercise, whatever is in them."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lucir_edu import cli
+from lucir_edu.lab import checks, handed_in
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+@pytest.fixture
+def hand_in(tmp_path):
+    """Write a notebook of these code cells."""
+
+    def write(*cells, name="ann.ipynb"):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+        nbformat.write(notebook, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def verdicts(path):
+    return {one.exercise: one.verdict for one in handed_in.grade(path)}
+
+
+def reasons(path):
+    return {exercise: because for _, exercise, _, because in handed_in.rows(handed_in.grade(path))}
+
+
+def test_solved_and_unsolved_notebooks():
+    name = "04_margin_ranking.ipynb"
+    exercises = ["hardest_negatives", "margin_ranking", "angles"]
+    assert verdicts(NOTEBOOKS / "solved" / name) == dict.fromkeys(exercises, "right")
+    assert verdicts(NOTEBOOKS / name) == dict.fromkeys(exercises, "not written yet")
+
+
+def test_the_course_s_exercises_are_those_of_its_notebooks():
+    for stem, group in checks.NOTEBOOKS.items():
+        text = (NOTEBOOKS / "sources" / f"{stem}.py").read_text()
+        places = [text.index(f" = checks.{exercise.name}(") for exercise in group]
+        assert places == sorted(places)
+
+
+def test_each_exercise_gets_its_verdict_and_the_first_thing_that_is_wrong(hand_in):
+    path = hand_in(
+        "import torch\nfrom lucir_edu import losses\nfrom lucir_edu.lab import checks",
+        "def score_distillation(cosines_old, teacher_cosines):\n"
+        "    return losses.score_distillation(cosines_old, teacher_cosines)",
+        "def less_forget(features, old_features):\n"
+        "    return 1 - torch.cosine_similarity(features, old_features).mean()",
+        "less_forget = checks.less_forget(less_forget)",
+    )
+    assert verdicts(path) == {
+        "score_distillation": "right", "less_forget": "not yet right",
+        "adaptive_lambda": "not written yet",
+    }  # fmt: skip
+    because = reasons(path)
+    assert because["score_distillation"] == (
+        "the package's own does it: `losses.score_distillation`"
+    )
+    assert "a gradient flows into `old_features`" in because["less_forget"]
+    assert because["adaptive_lambda"] == ""
+
+
+def test_what_the_functions_need_is_there_and_nothing_else_is_run(hand_in, tmp_path):
+    trained = tmp_path / "trained"
+    path = hand_in(
+        "%matplotlib inline\nfrom lucir_edu.lab import checks\nimport math",
+        "HALF = 0.5\nroot = lambda value: math.pow(value, HALF)",
+        f"open({str(trained)!r}, 'w')\nnetwork = open({str(trained)!r}, 'w')",
+        "from functools import partial\nratio = partial(lambda one, other: one / other)\n"
+        "def adaptive_lambda(base, num_old, num_new):\n"
+        "    return base * root(ratio(num_old, num_new))",
+        "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)",
+    )
+    assert verdicts(path)["adaptive_lambda"] == "right"
+    assert not trained.exists()
+
+
+def test_the_line_that_raises_is_quoted(hand_in):
+    path = hand_in(
+        "from lucir_edu.lab import checks",
+        "def adaptive_lambda(base, num_old, num_new):\n    return bass * num_old",
+        "checks.adaptive_lambda(adaptive_lambda)",
+    )
+    (one,) = (g for g in handed_in.grade(path) if g.exercise == "adaptive_lambda")
+    assert "raises NameError: name 'bass' is not defined" in "\n".join(one.lines)
+    assert "in line 2 of adaptive_lambda: return bass * num_old" in "\n".join(one.lines)
+
+
+def test_a_cell_that_is_no_python_is_named(hand_in):
+    path = hand_in(
+        "from lucir_edu.lab import checks",
+        "def angles(weight):\n    return (weight",
+        "angles = checks.angles(angles)",
+    )
+    assert verdicts(path)["angles"] == "not written yet"
+    assert reasons(path)["angles"] == "code cell 2 is no Python: '(' was never closed (line 2)"
+
+
+@pytest.mark.parametrize("villain", ["import os; os._exit(0)", "while True: pass"])
+def test_a_notebook_that_harms_its_process_costs_its_own_grades(hand_in, villain, monkeypatch):
+    monkeypatch.setattr(handed_in, "PATIENCE", 15.0)
+    path = hand_in(f"checks.angles(angles)\nclass Villain:\n    {villain}")
+    told = set(verdicts(path).values())
+    assert told == {
+        "not graded: "
+        + ("its code ended the process" if "exit" in villain else "no answer for 15 s")
+    }
+
+
+def test_the_command_prints_a_table_and_writes_one(hand_in, tmp_path, capsys):
+    good, bad, table = tmp_path / "Bo.ipynb", tmp_path / "Cy.ipynb", tmp_path / "table.csv"
+    shutil.copy(NOTEBOOKS / "solved" / "03_less_forget_constraint.ipynb", good)
+    bad.write_text("no notebook")
+    empty = hand_in("1 + 1")
+    command = ["grade", str(bad), str(empty), str(good), "--csv", str(table)]
+    assert cli.main(command) == 2, "two could not be graded"
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        str(good),
+        "  score_distillation        right",
+        "  less_forget               right",
+        "  adaptive_lambda           right",
+    ]
+    assert f"{bad} is no notebook" in err and f"{empty} has no exercise in it" in err
+    with open(table, newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["notebook", "exercise", "verdict", "because"]
+    assert [line[1:] for line in lines] == [
+        [name, "right", ""] for name in ("score_distillation", "less_forget", "adaptive_lambda")
+    ]
+
+
+def test_a_notebook_that_is_not_there_is_told(tmp_path, capsys):
+    assert cli.main(["grade", str(tmp_path / "none.ipynb")]) == 2
+    err = capsys.readouterr().err
+    assert "none.ipynb cannot be read (No such file or directory)" in err
