@@ -248,6 +248,16 @@ PRESETS: dict[str, dict[str, typing.Any]] = {
 }
 
 
+def _switches(label: str) -> str:
+    """How to get what tables call "cosine+mr", which has no name of its own; "" for other words."""
+    head, *parts = label.split("+")
+    named = {"lf": "less_forget=true", "mr": "margin_ranking=true"}
+    if head not in ("linear", "cosine") or not set(parts) <= set(named):
+        return ""
+    method = {"linear": "replay", "cosine": "cosine"}[head]
+    return f" (set {', '.join([f'method={method}', *(named[part] for part in parts)])})"
+
+
 def preset(name: str = "glyphs-b50-5", *, method: str = "lucir", **changes: typing.Any) -> Config:
     """The config of a preset with a method's switches and single changes on top.
 
@@ -260,7 +270,8 @@ def preset(name: str = "glyphs-b50-5", *, method: str = "lucir", **changes: typi
         )
     if method not in METHODS:
         raise UsageError(
-            f"no method {method!r}{nearest(method, METHODS)}; the methods are: {', '.join(METHODS)}"
+            f"no method {method!r}{_switches(method) or nearest(method, METHODS)}; "
+            f"the methods are: {', '.join(METHODS)}"
         )
     for key in changes:
         _check_name(key)

@@ -180,6 +180,10 @@ def test_a_teacher_is_needed_by_three_switches():
         (lambda: Config(milestones=(0.5, 1.5)), "milestones are shares"),
         (lambda: Config(milestones=0.5), "milestones=0.5 is not numbers with commas"),
         (lambda: Config(top_k=11), "top_k=11.*increment=10"),
+        (
+            lambda: preset(method="linear+lf+mr"),
+            r"no method .*\(set method=replay, less_forget=true, margin_ranking=true\)",
+        ),
         (lambda: parse(["cosine"]), "'cosine' lacks a value"),
         (lambda: parse(["cosine=maybe"]), "cosine='maybe' is not true or false"),
         (lambda: parse(["epochs=ten"]), "epochs='ten' is not a whole number"),

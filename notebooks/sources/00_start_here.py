@@ -11,9 +11,11 @@
 # - find your way through the course.
 #
 # **Time:** 15 minutes, of which the machine computes one. **You need:** Python, and to know what a
-# neural network, a softmax and a training loop are. No GPU, no network, no download.
+# neural network, a softmax and a training loop are; for the exercises from `01` on, PyTorch (indexing,
+# `gather`, `topk`, `detach`). No GPU, no network, no download.
 #
-# Run the cells one by one with Shift+Enter.
+# Run the cells one by one with Shift+Enter. The outputs that are there already were recorded: *Edit > Clear
+# Outputs of All Cells* takes them away, so that your predictions are yours.
 
 # %%
 from lucir_edu import config, datasets, metrics, runs, stream

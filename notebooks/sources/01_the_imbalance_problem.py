@@ -59,7 +59,8 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 #
 # ## Which three?
 #
-# The exemplars are chosen by **herding** (from iCaRL): so that the mean of their features comes close
+# The exemplars are chosen by **herding** (from iCaRL, the rival of LUCIR's paper: Rebuffi et al., CVPR 2017,
+# a linear head with exemplars, which distils the old network's probabilities): so that the mean of their features comes close
 # to the mean of the whole class. Greedily: unit features; first the image nearest to the class mean,
 # then the one that brings the mean of *both* nearest to it, and so on. The best come first, so that
 # a smaller set is always the start of a larger one.
@@ -286,7 +287,7 @@ print(f"the package's: {sides.old_to_new:.1f} %, and new taken for old {sides.ne
 # images will be taken for new ones now, and will new embeddings still be longer?
 
 # %%
-my_guess = 50  # percent of old images taken for new ones, with balanced data
+my_guess_balanced = 50  # percent of old images taken for new ones, with balanced data
 
 # %%
 few = dataclasses.replace(settings, train_per_class=kept, epochs=settings.epochs * 6)
@@ -298,7 +299,7 @@ print("phase 1          imbalanced  balanced")
 for name, key in (("old taken for new", "old_to_new"), ("old read right", "cnn_old"),
                   ("new read right", "cnn_new")):  # fmt: skip
     print(f"{name:17s} {imbalanced[key]:8.0f} % {balanced[key]:7.0f} %")
-print(f"Your guess was {my_guess} %.")
+print(f"Your guess was {my_guess_balanced} %.")
 
 
 # %%
@@ -349,7 +350,8 @@ assert abs(mine - replay["forgetting"]["cnn"]) < 1e-6
 # %% [markdown]
 # ## What replay repairs, and what not
 #
-# Two comparisons from the recorded runs, five seeds each. First: with exemplars, without them
+# Two comparisons from the recorded runs, five seeds each, with nine epochs a phase where yours above has six,
+# which is why they are better. First: with exemplars, without them
 # (*fine-tuning*), and with everything kept (*joint*).
 
 # %%
@@ -418,7 +420,7 @@ panel
 #    old images are taken for new ones. How can that be? (`02` has the answer.)
 # 3. *Less-forget* with the linear head: does it help against the confusion?
 #
-# When you have tried, compare with the recorded runs:
+# When you have tried, compare with the recorded runs (nine epochs a phase):
 
 # %%
 for label in ("replay", "replay exemplars_per_class=20", "cosine", "linear+lf"):

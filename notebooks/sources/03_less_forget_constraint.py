@@ -132,7 +132,7 @@ print(f"by hand: tanh(1/2) = {math.tanh(0.5):.4f}")
 # **Predict:** after such a rotation, is $L^C_{dis}$ zero, small, or large? And the drift?
 
 # %%
-my_guess = {"score distillation": None, "drift": None}
+my_guess_rotated = {"score distillation": None, "drift": None}
 
 # %%
 torch.manual_seed(0)
@@ -142,7 +142,7 @@ weight = teacher.head.weight.detach()
 scores = losses.cosine_similarity_matrix(turned, weight @ rotation.T)
 blind = score_distillation(scores, before.cosines).item()
 moved = (1 - F.cosine_similarity(turned, before.features)).mean().item()
-print(f"score distillation {blind:.6f}, drift {moved:.2f}; your guesses: {my_guess}")
+print(f"score distillation {blind:.6f}, drift {moved:.2f}; your guesses: {my_guess_rotated}")
 assert blind < 1e-6 and moved > 0.8
 
 # %% [markdown]
@@ -258,7 +258,7 @@ def objective_with(weight):
 # Which way do old classes go as $\lambda$ grows, and new ones? Where is the best sum?
 
 # %%
-my_guess = "old classes …, new classes …, best at λ = …"
+my_guess_lambda = "old classes …, new classes …, best at λ = …"
 
 # %%
 with_teacher = dataclasses.replace(settings, less_forget=True)  # keeps a teacher, freezes
@@ -277,7 +277,7 @@ plots.show(plots.curves(
      "new classes": (x, [m.cnn_new for m in shown.values()]),
      "all": (x, [m.cnn for m in shown.values()])},
     "λ", "test accuracy after phase 1 (%)", marks=True))  # fmt: skip
-print(f"Your guess was: {my_guess}")
+print(f"Your guess was: {my_guess_lambda}")
 
 # %%
 none, small, rule, large = shown.values()
@@ -300,7 +300,7 @@ assert drifts[weights[3]] > drifts[weights[2]], "pulled harder, and yet further 
 # each image the teacher's feature of *another* image of the batch.
 
 # %%
-my_guess = "loss or freezing"
+my_guess_half = "loss or freezing"
 
 
 # %%
@@ -328,7 +328,7 @@ for key, name in names.items():
     m = ends[key].measurement
     print(f"{name:23s} drift {drifts[key]:.2f}, old {m.cnn_old:3.0f} %, new {m.cnn_new:3.0f} %, "
           f"old taken for new {m.old_to_new:3.0f} %")  # fmt: skip
-print(f"Your guess was: {my_guess}")
+print(f"Your guess was: {my_guess_half}")
 
 # %%
 old = {name: ends[name].measurement.cnn_old for name in names}
@@ -408,20 +408,25 @@ assert max(code) < min(paper)
 # %% [markdown]
 # In accuracy the rules agree within two points on seeds 0 and 1, with $\lambda$ five to nine times apart:
 # what the weight gains for old classes it costs new ones. With the code's rule fewer old images are taken for
-# new, in every seed. And then there is seed 2. Look at the less-forget term there, epoch by epoch:
+# new, in every seed. And then there is seed 2. Look at $L^G_{dis}$ there, epoch by epoch, before $\lambda$
+# weighs it:
 
 # %%
-for rule, found in by_rule.items():
-    term = found[2]["phases"][1]["losses"]["less_forget"]
-    print(f"the {rule}'s rule, seed 2, phase 1:", ", ".join(f"{value:.2f}" for value in term))
-term = by_rule["code"][2]["phases"][1]["losses"]["less_forget"]
-assert term[1] > 5 * term[0] and term[-1] > term[0], "it jumps, and does not come back"
+loss, unstable = {}, {rule: found[2]["phases"][1] for rule, found in by_rule.items()}
+for rule, phase in unstable.items():
+    weight = losses.adaptive_lambda(5, 50, 10, rule=rule)
+    loss[rule] = [value / weight for value in phase["losses"]["less_forget"]]
+    print(f"the {rule}'s rule, seed 2, phase 1:", ", ".join(f"{v:.2f}" for v in loss[rule]),
+          f"; old classes in the end {phase['cnn_old']:.0f} %")  # fmt: skip
+assert loss["code"][1] > 7 * loss["code"][0] and max(loss["paper"]) < 3 * loss["paper"][0]
+assert abs(loss["code"][-1] - loss["paper"][-1]) < 0.02
+assert unstable["code"]["cnn_old"] < unstable["paper"]["cnn_old"] - 10
 
 # %% [markdown]
-# In the second epoch, when the learning rate has just reached its top, the term jumps to eight times what it
-# was, and the phase ends with old classes damaged. So $\lambda = 11.2$ at a learning rate of 0.1 is close to the
-# edge that you met above with $\lambda = 30$: of the five recorded starts, this one went over it. (It is not the arithmetic: the same
-# start and the same batches jump in 32 bits as well.) A single seed would have told you either that the code's
+# In the second epoch, when the learning rate has just reached its top, the code's rule lets the loss jump to
+# eight times what it was, the paper's to three. In the end the loss is the same, though one is weighted five
+# times as much; but fewer images of old classes are right by 14 in a hundred. So $\lambda = 11.2$ at a learning rate of 0.1 is close to the
+# edge that you met above with $\lambda = 30$: of the five recorded starts, this one went over it. A single seed would have told you either that the code's
 # rule is as good as the paper's, or that it is eight points worse. Both rules are in the package:
 # `lambda_rule` chooses.
 #

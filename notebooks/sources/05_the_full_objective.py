@@ -53,7 +53,8 @@ table = {row["label"]: row for row in runs.compare(bank)}
 #
 # *Difficulty ●●●○, 15 minutes.* `output` is `Output(features, cosines, logits)` of the network that
 # learns, for all classes seen; `old_output` that of the teacher, for the `num_old` old classes, or
-# `None` in the base phase. Use your functions of `03` and `04`, or those of `losses`.
+# `None` in the base phase. Use `losses.adaptive_lambda`, `losses.less_forget` and `losses.margin_ranking`, or
+# copy your own of `03` and `04` into a cell above.
 
 
 # %%
@@ -121,7 +122,7 @@ plots.show(plots.accuracy({"LUCIR, yours": lucir, "replay": first["replay"],
 # nothing. **Predict:** where will it end, compared with LUCIR and with replay?
 
 # %%
-my_guess = 40  # percent, average over the phases
+my_guess_frozen = 40  # percent, average over the phases
 
 # %%
 still = lessons.restore(bases["cosine"], settings, data)
@@ -138,7 +139,7 @@ for phase in plan.phases:
 # %%
 print("frozen, imprinted:", ", ".join(f"{value:.0f}" for value in frozen), "%")
 resting = sum(frozen) / len(frozen)
-print(f"average {resting:.1f} % (your guess {my_guess}), LUCIR {average:.1f} %, "
+print(f"average {resting:.1f} % (your guess {my_guess_frozen}), LUCIR {average:.1f} %, "
       f"replay {table['replay']['average (CNN)'][0]:.1f} %")  # fmt: skip
 assert table["replay"]["average (CNN)"][0] + 5 < resting < average
 
@@ -154,7 +155,7 @@ assert table["replay"]["average (CNN)"][0] + 5 < resting < average
 # components by what they add, and two components that do *not* work together without the third.
 
 # %%
-my_guess = ("first", "second", "third")
+my_order = ("first", "second", "third")
 my_pair = ("one", "other")
 
 # %%
@@ -187,8 +188,12 @@ assert means["linear+lf+mr"] < means["linear+mr"] - 3
 above = ", ".join(f"{name} {means[name] - resting:+.1f}" for name in NAMES if means[name] > resting)
 print(f"above the frozen network's {resting:.1f} %: {above}")
 assert means["cosine"] < resting < means["lucir"]
+assert means["lucir"] - resting < table["lucir"]["average (CNN)"][1], "less than its own spread"
 
 # %% [markdown]
+# By that rule even LUCIR's lead is small: less than its spread over seeds. Most of what it gains over replay it
+# gains by keeping what was there.
+#
 # ## Exercise 2: the effect of a component
 #
 # *Difficulty ●●○○, 10 minutes.* With eight numbers there are four comparisons for each switch: the
@@ -215,7 +220,7 @@ COMPONENTS = ("cosine normalization", "less-forget", "margin ranking")
 effects = {name: main_effect(accuracies, number) for number, name in enumerate(COMPONENTS)}
 for name, effect in effects.items():
     print(f"{name:21s} {effect:+5.1f} points on average")
-print(f"Your order was: {', '.join(my_guess)}")
+print(f"Your order was: {', '.join(my_order)}")
 
 # %%
 assert effects["cosine normalization"] > 10 > max(effects["less-forget"], effects["margin ranking"])
@@ -261,8 +266,8 @@ for (cosine, forget), change in added("average (CNN)", 2):
     assert change > 0
 
 # %% [markdown]
-# Runs of one seed share the base network and the batches, so **compare them seed by seed**: the differences
-# spread less than the accuracies do, and show what a mean hides.
+# Runs of one seed share the base network and the batches, so **compare them seed by seed**: what is the seed's
+# falls out of the difference, and a seed that is unlike the others, which a mean hides, can be seen.
 
 # %%
 by_seed = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["cnn"]
@@ -287,7 +292,7 @@ for part, (one, other) in PARTS.items():
 # smaller? (Recorded: seeds 0 and 1.)
 
 # %%
-my_guess = "smaller"
+my_guess_lead = "smaller"
 
 # %%
 COUNTS = (1, 3, 20)
@@ -308,7 +313,9 @@ plots.show(plots.curves({name: (COUNTS, values) for name, values in curves.items
 # %%
 leads = [ours - theirs for ours, theirs in zip(*curves.values(), strict=True)]
 print(
-    "LUCIR's lead:", ", ".join(f"{lead:.1f}" for lead in leads), f"points; your guess: {my_guess}"
+    "LUCIR's lead:",
+    ", ".join(f"{lead:.1f}" for lead in leads),
+    f"points; your guess: {my_guess_lead}",
 )
 assert leads[0] > leads[1] > 10 > leads[2]
 

@@ -78,7 +78,7 @@ print("average incremental accuracy:", metrics.average_incremental_accuracy([80,
 # ## What is published
 #
 # All main results of the paper are curves; few numbers are printed. These are known, ResNet-32, 20
-# exemplars per class, 50 base classes:
+# exemplars per class, 50 base classes (iCaRL: Rebuffi et al., CVPR 2017; PODNet: Douillard et al., ECCV 2020):
 #
 # | what | 5 phases | 10 phases | where it is from |
 # |---|---|---|---|
@@ -109,7 +109,7 @@ print("average incremental accuracy:", metrics.average_incremental_accuracy([80,
 # The page does not define its tasks. The configuration that was committed with the table has 5 tasks of
 # 20 classes, from scratch; so "2" is most likely 50 + 50. The paper never starts from 20 classes, so
 # where 48.91 was "reported" is not clear. The presets `cifar100-2tasks` and `cifar100-5tasks` are these
-# two protocols.
+# two protocols, but for the class order: 1993 here, one by a seed of its own there.
 #
 # ## The protocol, piece by piece
 #
@@ -156,7 +156,8 @@ for name in config.PRESETS:
 # | $\lambda$ | $\lambda_{base}\sqrt{\lvert C_n\rvert / \lvert C_o\rvert}$ | $\lambda_{base}\sqrt{\lvert C_o\rvert / \lvert C_n\rvert}$ | `lambda_rule`, code's by default |
 # | margin ranking | sum over $K$ | mean over $K$ | `margin_reduction`, code's by default |
 # | $L^C_{dis}$ | norm of differences | sum of squares | the code's |
-# | imprinting | not mentioned | in all runs | `imprint` |
+# | "CN", the ablation's first step | cosine normalization | with $L^C_{dis}$; without it, with iCaRL's distillation | `method=cosine` and `score_distillation=true`; our `cosine` has neither |
+# | imprinting | not mentioned | in all runs with a cosine head | `imprint` |
 # | second view of an exemplar, for NME | – | colour channels reversed, where a mirror image was meant | mirror image |
 # | margin ranking without less-forget | a component by itself | silently ignored | works |
 # | iCaRL, the rival | – | its ResNet-32 keeps the last ReLU | as LUCIR's, without it |
@@ -187,9 +188,9 @@ for key in ("backbone", "epochs", "batch_size", "lr", "milestones", "weight_deca
 # ## Ours
 #
 # The full schedule is 160 epochs in each phase: it wants a GPU, and no run with it is recorded in this project
-# yet. One run is as the paper's in all but that: all images, ResNet-32, order 1993, 50 classes and then 50
+# yet. One run is close to the paper's in the rest: all images, ResNet-32, order 1993, 50 classes and then 50
 # (`cifar100-2tasks`, 2000 exemplars in total), with **30 epochs** per phase, in which the rate rises and falls
-# once. **Predict:** how far does it stay behind the published 62.34 (CNN) and 60.21 (NME)?
+# once, in bfloat16. **Predict:** how far does it stay behind the published 62.34 (CNN) and 60.21 (NME)?
 
 # %%
 my_guess = 10  # points
@@ -259,8 +260,8 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 # lucir-edu run cifar100-b50-5  --data-root ~/data                       # LUCIR, 5 phases
 # lucir-edu run cifar100-b50-10 --data-root ~/data                       # LUCIR, 10 phases
 # lucir-edu run cifar100-b50-1  --data-root ~/data                       # 50 + 50
-# lucir-edu run cifar100-b50-5  --data-root ~/data --set method=icarl    # the baseline
-# lucir-edu run cifar100-2tasks --data-root ~/data                       # LibContinual's
+# lucir-edu run cifar100-b50-5  --data-root ~/data --set method=icarl    # the rival; so at b50-10, b50-1
+# lucir-edu run cifar100-2tasks --data-root ~/data                       # LibContinual's; and cifar100-5tasks
 # lucir-edu run cifar100-b50-5  --data-root ~/data --set order_seed=1    # another class order
 # lucir-edu sweep cifar100-b50-5 --data-root ~/data --grid method=replay,icarl,lucir --seeds 3
 # ```

@@ -115,10 +115,10 @@ def _assemble(stem: str, cells: Iterable[NotebookNode]) -> NotebookNode:
     return notebook
 
 
-def hand_out(source: Path, folder: Path) -> None:
+def hand_out(source: Path, target: Path) -> None:
     """Write a notebook for a class: without solutions, and nothing to see before it is run."""
     cells = learners(in_language(jupytext.read(source).cells, None), folded=False)
-    nbformat.write(_assemble(source.stem, cells), folder / f"{source.stem}.ipynb")
+    nbformat.write(_assemble(source.stem, cells), target)
 
 
 def essence(notebook: NotebookNode) -> list[tuple]:
@@ -249,7 +249,7 @@ def main() -> int:
     if options.handout:
         options.handout.mkdir(parents=True, exist_ok=True)
         for source in sources:
-            hand_out(source, options.handout)
+            hand_out(source, options.handout / f"{source.stem}.ipynb")
         print(f"written: {len(sources)} notebooks in {options.handout}")
         return 0
     drifted = []

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,24 @@ def test_the_solved_one_has_the_solution_in_its_place(made):
     assert title.source.startswith("# Title (solved)")
     assert solution.source.endswith('"""\n    y = x + 1\n    return y')
     assert (check.source, after.source) == ("answer = check(answer)", "Afterwards.")
+
+
+def test_what_is_handed_out_has_neither_solutions_nor_outputs(build, made, tmp_path):
+    build.hand_out(tmp_path / "01_sample.py", tmp_path / "out.ipynb")
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    learners = made["01_sample.ipynb"].cells
+    assert [c.source for c in cells] == [c.source for c in learners if "Solution" not in c.source]
+    assert not any(cell.get("outputs") for cell in cells)
+
+
+def test_the_command_hands_out_all_notebooks(build, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["build.py", "--handout", str(tmp_path / "class")])
+    assert build.main() == 0
+    names = sorted(path.name for path in (tmp_path / "class").iterdir())
+    assert names == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    text = "".join((tmp_path / "class" / name).read_text() for name in names)
+    assert "raise NotImplementedError" in text and "<summary>Solution" not in text
+    assert capsys.readouterr().out == f"written: 8 notebooks in {tmp_path / 'class'}\n"
 
 
 def test_another_language_changes_prose_alone(made):
