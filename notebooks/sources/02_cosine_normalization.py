@@ -301,7 +301,7 @@ new["linear, divided afterwards"] = right[~is_old].mean().item()
 for kind, share in mistaken.items():
     print(f"{kind}: old taken for new {share:.0f} % (your guess {my_guess_mistaken[kind]} %), "
           f"accuracy {accuracy[kind]:.0f} %, of new classes {new[kind]:.0f} %")  # fmt: skip
-assert new["linear, divided afterwards"] < new["cosine"] < new["linear"]
+assert new["linear, divided afterwards"] < min(new["linear"], new["cosine"]) - 5
 assert mistaken["cosine"] < 0.75 * mistaken["linear"]
 assert accuracy["linear"] + 5 < accuracy["linear, divided afterwards"]
 assert abs(accuracy["linear, divided afterwards"] - accuracy["cosine"]) < 6
