@@ -247,6 +247,21 @@ def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys
     assert "none of the runs is complete" in capsys.readouterr().err
 
 
+def test_runs_of_other_code_are_named(finished, tmp_path, capsys):
+    folder, _ = finished
+    for name in ("one", "two"):
+        shutil.copytree(folder / "run", tmp_path / name)
+        run = runs.load(tmp_path / name)
+        run["seed"] = run["config"]["seed"] = run["seed"] + (name == "two")
+        run["environment"]["code"] = "older"
+        runs.save(run, tmp_path / name)
+    assert cli.main(["report", str(folder / "run")]) == 0
+    assert "other code" not in capsys.readouterr().err
+    assert cli.main(["report", str(tmp_path)]) == 0
+    told = f"made by other code than is here: {tmp_path / 'one'} and 1 more; remove what should"
+    assert told in capsys.readouterr().err
+
+
 def test_data_tells_what_is_there(tmp_path):
     result = lucir_edu("data", "--data-root", "d", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
