@@ -421,10 +421,18 @@ MUTANTS = [
     Mutant(
         "the rate drops an epoch late",
         "trainer.py",
-        "sum(epoch >= round(",
-        "sum(epoch > round(",
+        "sum(epoch >= max(1, round(",
+        "sum(epoch > max(1, round(",
         "test_trainer.py",
         "rate_drops",
+    ),
+    Mutant(
+        "a state within a phase goes before there is a newer one",
+        "runs.py",
+        "if writes and is_new:",
+        "if writes:",
+        "test_faults.py",
+        "stopped_twice",
     ),
     Mutant(
         "the optimiser keeps the first rate",
