@@ -196,6 +196,18 @@ def loss_of(margin, top_k):
     return margin_ranking(output.cosines, labels, 60, top_k, margin).item()
 
 
+def acts_on(margin, top_k):
+    """The images of old classes that lack the margin to one of their hard negatives or more."""
+    cosines, own = output.cosines[labels < 60], labels[labels < 60]
+    short = margin - cosines.gather(1, own[:, None]) + hardest_negatives(cosines, 60, top_k) > 0
+    return short.any(dim=1).sum().item()
+
+
+for margin, top_k in ((0.2, 2), (0.5, 2), (0.8, 2), (0.5, 1), (0.5, 5)):
+    print(f"m = {margin}, K = {top_k}: loss {loss_of(margin, top_k):.3f}, acts on "
+          f"{acts_on(margin, top_k)} of {(labels < 60).sum()} images")  # fmt: skip
+assert acts_on(0.2, 2) < acts_on(0.5, 2) < acts_on(0.8, 2)
+assert acts_on(0.5, 1) == acts_on(0.5, 5), "the hardest decides"
 assert loss_of(0.2, 2) < loss_of(0.5, 2) < loss_of(0.8, 2), "a larger margin: more loss"
 assert loss_of(0.5, 1) > loss_of(0.5, 2) > loss_of(0.5, 5), "the mean over easier negatives: less"
 
