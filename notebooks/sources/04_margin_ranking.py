@@ -203,6 +203,7 @@ def acts_on(margin, top_k):
     return short.any(dim=1).sum().item()
 
 
+# %%
 for margin, top_k in ((0.2, 2), (0.5, 2), (0.8, 2), (0.5, 1), (0.5, 5)):
     print(f"m = {margin}, K = {top_k}: loss {loss_of(margin, top_k):.3f}, acts on "
           f"{acts_on(margin, top_k)} of {(labels < 60).sum()} images")  # fmt: skip
