@@ -992,7 +992,9 @@ def test_nothing_is_unpickled_and_no_text_is_run():
     unsafe = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
     assert len(imports) > 100 and not unsafe & set(imports)
     unsafe = {"eval", "exec", "os.system", "os.popen", "torch.jit.load", "np.fromfile"}
-    assert not unsafe & {name for name, _ in calls}
+    found = [name for name, _ in calls if name in unsafe]
+    assert found == ["exec"], "of learners' definitions, when their notebooks are graded"
+    assert " exec(" in (ROOT / "lucir_edu/lab/handed_in.py").read_text(encoding="utf-8")
     assert not [words for name, words in calls if "subprocess" in name and "shell" in words]
     for name, words in calls:
         if name == "torch.load":
