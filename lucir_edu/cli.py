@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import csv
 import dataclasses
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -226,7 +227,8 @@ def _run(options: argparse.Namespace) -> int:
                 resume=options.resume, device=options.device, watch=progress,
             )  # fmt: skip
             _print_summary(run, out)
-            _name_stale([run])
+            if hardware.is_first():
+                _name_stale([run])
     except KeyboardInterrupt:
         kept = runs.kept(out)
         how = "go on with the same command" + " and --resume" * bool(kept)
@@ -334,6 +336,24 @@ def _name_stale(found: Iterable[Any]) -> None:
         )
 
 
+@contextlib.contextmanager
+def _writable(path: Path | None) -> Iterator[Path | None]:
+    """A file to write to that appears whole when all is done; nobody wants to hear after minutes of
+    work that its folder is read-only."""
+    if path is None:
+        yield None
+        return
+    from lucir_edu.files import whole
+
+    _check_file(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(whole(path))
+        except OSError as error:
+            raise UsageError(f"cannot write {path} ({error.strerror})") from None
+        yield file
+
+
 def _check_file(path: Path | None) -> None:
     if path is not None and path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
@@ -358,23 +378,16 @@ def _print_table(rows: list[dict]) -> None:
 def _bench(options: argparse.Namespace) -> int:
     if options.rounds < 1:
         raise UsageError(f"--rounds {options.rounds}: at least one is needed")
-    _check_file(options.json)
     from tqdm import tqdm
 
     from lucir_edu import bench, hardware
-    from lucir_edu.files import whole
 
     hardware.pick_device(options.device)
     turns = options.rounds * len(bench.NETWORKS) * len(bench.CONTENDERS)
-    with contextlib.ExitStack() as stack:
-        if options.json:
-            try:  # now, for nobody wants to hear after minutes that a folder is read-only
-                file = stack.enter_context(whole(options.json))
-            except OSError as error:
-                raise UsageError(f"cannot write {options.json} ({error.strerror})") from None
+    with _writable(options.json) as file:
         with tqdm(total=turns, unit="turn", leave=False) as bar:
             result = bench.measure(options.device, rounds=options.rounds, watch=bar.update)
-        if options.json:
+        if file:
             file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(bench.table(result))
     return 0
@@ -400,7 +413,6 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _grade(options: argparse.Namespace) -> int:
-    _check_file(options.csv)
     try:
         from lucir_edu.lab import handed_in
     except ModuleNotFoundError as error:
@@ -410,25 +422,23 @@ def _grade(options: argparse.Namespace) -> int:
         ) from None
     from tqdm import tqdm
 
-    found, refused = [], 0
-    for path in tqdm(options.notebooks, unit="notebook", leave=False, disable=None):
-        try:
-            grades = handed_in.grade(path)
-        except UsageError as error:  # one of thirty must not keep the others from being graded
-            tqdm.write(f"lucir-edu: {error}", file=sys.stderr)
-            refused += 1
-            continue
-        tqdm.write("\n".join(handed_in.table(grades)))
-        found += grades
-    if options.csv:
-        import csv
-
-        from lucir_edu.files import whole
-
-        with whole(options.csv) as file, open(file, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(("notebook", "exercise", "verdict", "because"))
-            writer.writerows(handed_in.rows(found))
+    rows, refused = [("notebook", "exercise", "verdict", "because")], 0
+    with _writable(options.csv) as file:
+        for path in tqdm(options.notebooks, unit="notebook", leave=False, disable=None):
+            try:
+                grades = handed_in.grade(path)
+            except UsageError as error:  # one of thirty must not keep the others from being graded
+                tqdm.write(f"lucir-edu: {error}", file=sys.stderr)
+                refused += 1
+                continue
+            tqdm.write(f"{path}")
+            for one in grades:
+                why = f": {one.because}" * bool(one.because)
+                tqdm.write(f"  {one.exercise:26s}{one.verdict}{why}")
+                rows.append((one.notebook, one.exercise, one.verdict, one.because))
+        if file:
+            with open(file, "w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows(rows)
     return 2 if refused else 0
 
 

@@ -30,7 +30,7 @@ def verdicts(path):
 
 
 def reasons(path):
-    return {exercise: because for _, exercise, _, because in handed_in.rows(handed_in.grade(path))}
+    return {one.exercise: one.because for one in handed_in.grade(path)}
 
 
 def test_solved_and_unsolved_notebooks():
@@ -81,6 +81,35 @@ def test_what_the_functions_need_is_there_and_nothing_else_is_run(hand_in, tmp_p
     )
     assert verdicts(path)["adaptive_lambda"] == "right"
     assert not trained.exists()
+
+
+def test_a_check_in_the_same_cell_does_not_put_the_package_s_in_its_place(hand_in):
+    path = hand_in(
+        "from lucir_edu.lab import checks",
+        "def adaptive_lambda(base, num_old, num_new):\n    return base * num_old\n"
+        "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)\nchecks.angles(None)",
+    )
+    assert verdicts(path)["adaptive_lambda"] == "not yet right"
+
+
+def test_what_is_built_on_another_exercise_is_graded_by_itself(hand_in):
+    solved = (NOTEBOOKS / "sources" / "04_margin_ranking.py").read_text()
+    margin_ranking = solved[solved.index("def margin_ranking(") :].partition("    ### END")[0]
+    path = hand_in(
+        "def hardest_negatives(cosines, num_old, top_k):\n    raise NotImplementedError",
+        margin_ranking,
+        "checks.margin_ranking(margin_ranking)",
+    )
+    assert "hardest_negatives(" in margin_ranking
+    assert verdicts(path) == {
+        "hardest_negatives": "not written yet", "margin_ranking": "right",
+        "angles": "not written yet",
+    }  # fmt: skip
+
+
+def test_a_definition_that_raises_is_told(hand_in):
+    path = hand_in("class CosineHead(nn.Modul):\n    pass", "checks.CosineHead(CosineHead)")
+    assert reasons(path)["CosineHead"] == ("code cell 1 raises NameError: name 'nn' is not defined")
 
 
 def test_the_line_that_raises_is_quoted(hand_in):
@@ -136,6 +165,14 @@ def test_the_command_prints_a_table_and_writes_one(hand_in, tmp_path, capsys):
     assert [line[1:] for line in lines] == [
         [name, "right", ""] for name in ("score_distillation", "less_forget", "adaptive_lambda")
     ]
+
+
+def test_where_the_table_cannot_be_written_nothing_is_graded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(handed_in, "grade", lambda path: pytest.fail("too late"))
+    (tmp_path / "file").touch()
+    for table, says in ((tmp_path, "is a folder"), (tmp_path / "file" / "x.csv", "cannot write")):
+        assert cli.main(["grade", "any.ipynb", "--csv", str(table)]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_a_notebook_that_is_not_there_is_told(tmp_path, capsys):

@@ -2,8 +2,9 @@
 
 Of a notebook only what its exercises need is run, in the order of its cells: those cells in which
 an exercise is written, and imports, functions, classes and plain values of all others. Nothing is
-trained. Every notebook has a process of its own, which it may end or hold up without harm to the
-others; what it may do there is what the one who grades may do.
+trained. As in the notebook, the package's own stands in for what is not right, so that what is
+built on it is graded by itself. Every notebook has a process of its own, which it may end or hold
+up without harm to the others; what it may do there is what the one who grades may do.
 """
 
 import ast
@@ -12,7 +13,6 @@ import io
 import json
 import linecache
 import multiprocessing
-from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from lucir_edu.config import UsageError
 from lucir_edu.lab import checks
-from lucir_edu.lab.grading import NOT_WRITTEN
+from lucir_edu.lab.grading import NOT_WRITTEN, RIGHT
 
 PATIENCE = 120.0  # seconds for a notebook; a behaviour has a limit of its own
 
@@ -34,6 +34,12 @@ class Grade(NamedTuple):
     exercise: str
     verdict: str
     lines: list[str]
+
+    @property
+    def because(self) -> str:
+        """The first thing that is wrong; "" when there is none."""
+        told = (line.strip(" ✗–") for line in self.lines if line.startswith(("  ✗", "  –")))
+        return next(told, "").partition("\n")[0]
 
 
 def grade(path: Path) -> list[Grade]:
@@ -87,10 +93,13 @@ def _work(sources: list[str], names: list[str], answers: Connection) -> None:
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         _define(sources, space, unread)
         for name in names:
+            exercise = checks.EXERCISES[name]
             if name in space:
-                verdict, lines = checks.EXERCISES[name].verdict(space[name])
+                verdict, lines = exercise.verdict(space[name])
             else:
                 verdict, lines = NOT_WRITTEN, [f"  – {reason}" for reason in unread]
+            if verdict != RIGHT:
+                space[name] = exercise.stand_in
             answers.send_bytes(json.dumps((name, verdict, lines)).encode())
 
 
@@ -104,13 +113,27 @@ def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> Non
         except SyntaxError as error:
             unread.append(f"code cell {number} is no Python: {error.msg} (line {error.lineno})")
             continue
-        written = any(
-            getattr(statement, "name", "") in checks.EXERCISES for statement in statements
-        )
-        for statement in statements if written else filter(_only_defines, statements):
-            # What fails here is missed by the function that needs it
-            with contextlib.suppress(Exception):
+        whole = any(_exercise(statement) for statement in statements)
+        for statement in statements:
+            if _grades(statement) or not (whole or _only_defines(statement)):
+                continue
+            try:
                 exec(compile(ast.Module([statement], []), file, "exec"), space)
+            except Exception as error:  # what is missing is missed by the function that needs it
+                if _exercise(statement):
+                    unread.append(f"code cell {number} raises {type(error).__name__}: {error}")
+
+
+def _exercise(statement: ast.stmt) -> bool:
+    """Whether it defines what an exercise asks for."""
+    return getattr(statement, "name", "") in checks.EXERCISES
+
+
+def _grades(statement: ast.stmt) -> bool:
+    """Whether it is the notebook's own check, which would put the package's in place of a wrong
+    one."""
+    call = getattr(statement, "value", None)
+    return isinstance(call, ast.Call) and ast.unparse(call.func).startswith("checks.")
 
 
 def _only_defines(statement: ast.stmt) -> bool:
@@ -120,24 +143,3 @@ def _only_defines(statement: ast.stmt) -> bool:
         calls = any(isinstance(node, ast.Call) for node in ast.walk(statement.value))
         return simple and (isinstance(statement.value, ast.Lambda) or not calls)
     return isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
-
-
-def table(grades: Iterable[Grade]) -> Iterator[str]:
-    """Lines to print: a block for each notebook, with the first thing that is wrong."""
-    last = None
-    for one in grades:
-        if one.notebook != last:
-            yield f"{one.notebook}"
-            last = one.notebook
-        yield f"  {one.exercise:26s}{one.verdict}{_because(one)}"
-
-
-def rows(grades: Iterable[Grade]) -> Iterator[tuple[str, str, str, str]]:
-    """For a spreadsheet: notebook, exercise, verdict, the first thing that is wrong."""
-    for one in grades:
-        yield str(one.notebook), one.exercise, one.verdict, _because(one).removeprefix(": ")
-
-
-def _because(one: Grade) -> str:
-    telling = [line.strip(" ✗–") for line in one.lines if line.startswith(("  ✗", "  –"))]
-    return f": {telling[0].splitlines()[0]}" if telling else ""
