@@ -220,11 +220,15 @@ def _told(out: Path) -> Iterator[None]:
         ) from None
 
 
+def _settings(config: Config) -> dict[str, Any]:
+    """Those that decide the results: images read by more processes are the same images."""
+    return {key: value for key, value in config.to_dict().items() if key != "workers"}
+
+
 def _identity(config: Config, stream: Stream, environment: Mapping[str, Any]) -> str:
     """What has to be the same for a training to go on in the middle of a phase."""
     machine = {key: environment[key] for key in MACHINE}
-    settings = {key: value for key, value in config.to_dict().items() if key != "workers"}
-    about = [settings, stream.dataset.fingerprint, machine]
+    about = [_settings(config), stream.dataset.fingerprint, machine]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
@@ -239,9 +243,9 @@ def _earlier(
         )
     if RESULTS not in there:
         return None
-    earlier, wanted = load(out), config.to_dict()
-    had = Config.from_dict(earlier["config"]).to_dict()
-    changed = [key for key in wanted if had[key] != wanted[key] and key != "workers"]
+    earlier, wanted = load(out), _settings(config)
+    had = _settings(Config.from_dict(earlier["config"]))
+    changed = [key for key in wanted if had[key] != wanted[key]]
     if changed:
         was = ", ".join(f"{key}={had[key]}" for key in changed)
         raise UsageError(f"{out} holds a run with other settings ({was}); choose another --out")

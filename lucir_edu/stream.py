@@ -60,7 +60,7 @@ def split_classes(total: int, base: int | None, increment: int | None) -> Sequen
 
     Args:
         base: of the base phase; None: what five increments leave.
-        increment: of every later phase; None: a tenth of all, two at least where they are there.
+        increment: of every later phase; None: a tenth of all, and two at least of 12 or more.
 
     Raises:
         UsageError: they do not add up to ``total``.

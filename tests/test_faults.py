@@ -149,16 +149,13 @@ def test_a_state_that_was_read_may_be_replaced(whole, settings, dataset, tmp_pat
 
 
 def test_the_number_of_workers_may_change(settings, dataset, tmp_path, often):
-    for number, workers in ((1, 0), (2, 1)):  # within a phase, and between phases
-        out = tmp_path / str(number)
-        with pytest.raises(Stopped):
-            perform(settings, dataset, out=out, device="cpu", watch=stop(EpochEnd, number, 3))
-        other = type(settings).from_dict({**settings.to_dict(), "workers": workers})
-        assert other != settings
-        events = []
-        perform(other, dataset, out=out, device="cpu", resume=True, watch=events.append)
-        learnt = [(e.phase, e.epoch) for e in events if isinstance(e, EpochEnd)]
-        assert learnt[0] == (number, 4)
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 1, 3))
+    other = type(settings).from_dict({**settings.to_dict(), "workers": settings.workers + 1})
+    events = []
+    perform(other, dataset, out=tmp_path, device="cpu", resume=True, watch=events.append)
+    learnt = [(e.phase, e.epoch) for e in events if isinstance(e, EpochEnd)]
+    assert learnt[0] == (1, 4)
 
 
 def test_a_state_of_another_training_is_not_gone_on_from(settings, dataset, tmp_path, often):

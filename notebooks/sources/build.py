@@ -72,7 +72,7 @@ def in_language(cells: Iterable[NotebookNode], language: str | None) -> Iterator
 
 
 def learners(cells: Iterable[NotebookNode], folded: bool = True) -> Iterator[NotebookNode]:
-    """Solutions taken out; folded: and put below the cell that checks them, after the help."""
+    """Solutions taken out, and, if ``folded``, put below the cell that checks them, after the help."""
     cells = [copy.deepcopy(cell) for cell in cells]
     for number, cell in enumerate(cells):
         code = cell.source
@@ -80,13 +80,13 @@ def learners(cells: Iterable[NotebookNode], folded: bool = True) -> Iterator[Not
         if cell.source == code or not folded:
             continue
         answer = SOLUTION.sub(lambda match: match["code"], code).rstrip("\n")
-        answer = f"<details><summary>Solution</summary>\n\n```python\n{answer}\n```\n\n</details>"
+        details = f"<details><summary>Solution</summary>\n\n```python\n{answer}\n```\n\n</details>"
         following = cells[number + 2]
         if following.source.startswith("<details><summary>Help</summary>"):
             parts = following.source.partition("</details>")
-            following.source = f"{parts[0]}</details>\n\n{answer}{parts[2]}"
+            following.source = f"{parts[0]}</details>\n\n{details}{parts[2]}"
         else:
-            cells.insert(number + 2, nbformat.v4.new_markdown_cell(answer))
+            cells.insert(number + 2, nbformat.v4.new_markdown_cell(details))
     return iter(cells)
 
 
