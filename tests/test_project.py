@@ -105,6 +105,10 @@ def test_the_phenomenon_is_in_the_recorded_runs():
         assert averages == sorted(averages), "the README says: in four of the five seeds"
     assert ROWS["lucir"]["average (CNN)"][0] >= ROWS["replay"]["average (CNN)"][0] + 15
     assert ROWS["lucir"]["old taken for new"][0] <= ROWS["replay"]["old taken for new"][0] / 2
+    for without, forget in (("replay", "linear+lf"), ("linear+mr", "linear+lf+mr")):
+        cnn, nme = (ROWS[forget][key][0] - ROWS[without][key][0]
+                    for key in ("average (CNN)", "average (NME)"))  # fmt: skip
+        assert cnn < -2 and 5 < nme < 7, "the README says: NME gains 5 to 7 points"
     assert ROWS["replay"]["norm gap"][0] >= 15
     assert ROWS["cosine"]["norm gap"][0] >= 15, "the README says: uneven too"
 
@@ -112,6 +116,9 @@ def test_the_phenomenon_is_in_the_recorded_runs():
 def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     found = {run["method"]: run for run in runs.load_bank("cifar100/cifar100-2tasks")}
     assert set(found) == {"lucir", "icarl"}
+    lead = {kind: found["lucir"]["last_accuracy"][kind] - found["icarl"]["last_accuracy"][kind]
+            for kind in ("cnn", "nme")}  # fmt: skip
+    assert lead["cnn"] > 5 and -1.5 < lead["nme"] < -0.5, "the lead is the head's; NME a point less"
     for method, run in found.items():
         last, average = run["last_accuracy"], run["average_incremental_accuracy"]
         values = [*(f"{part[kind]:.2f}" for part in (last, average) for kind in ("cnn", "nme"))]

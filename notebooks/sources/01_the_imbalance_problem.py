@@ -60,10 +60,10 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 # ## Which three?
 #
 # The exemplars are chosen by **herding** (from iCaRL, the rival of LUCIR's paper: Rebuffi et al., CVPR 2017,
-# a linear head with exemplars, which distils the old network's probabilities): so that the mean of their features comes close
-# to the mean of the whole class. Greedily: unit features; first the image nearest to the class mean,
-# then the one that brings the mean of *both* nearest to it, and so on. The best come first, so that
-# a smaller set is always the start of a larger one.
+# a linear head with exemplars, which distils the old network's probabilities): so that the mean of their
+# features comes close to the mean of the whole class. Greedily: unit features; first the image nearest to the
+# class mean, then the one that brings the mean of *both* nearest to it, and so on. The best come first, so
+# that a smaller set is always the start of a larger one.
 #
 # ## Exercise 1: herding
 #

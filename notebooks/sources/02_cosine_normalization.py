@@ -307,10 +307,11 @@ assert accuracy["linear"] + 5 < accuracy["linear, divided afterwards"]
 assert abs(accuracy["linear, divided afterwards"] - accuracy["cosine"]) < 6
 
 # %% [markdown]
-# Dividing out afterwards already mends most of it: the linear head's pull towards new classes was length
-# and bias, nothing else. It even takes the fewest old images for new ones, and loses new images for it. In
-# accuracy it comes within six points of training *with* the cosine. What training with it adds is that nothing needs mending: the scores that are learned are those
-# that answer, and the next two notebooks put their losses on exactly these scores.
+# Dividing out afterwards already mends most of it: the linear head's pull towards new classes was length and
+# bias, nothing else. It even takes the fewest old images for new ones, and loses new images for it. In
+# accuracy it comes within six points of training *with* the cosine. What training with it adds is that
+# nothing needs mending: the scores that are learned are those that answer, and the next two notebooks put
+# their losses on exactly these scores.
 #
 # All phases, five seeds each (recorded):
 

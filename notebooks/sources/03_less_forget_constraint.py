@@ -425,10 +425,10 @@ assert unstable["code"]["cnn_old"] < unstable["paper"]["cnn_old"] - 10
 # %% [markdown]
 # In the second epoch, when the learning rate has just reached its top, the code's rule lets the loss jump to
 # eight times what it was, the paper's to three. In the end the loss is the same, though one is weighted five
-# times as much; but fewer images of old classes are right by 14 in a hundred. So $\lambda = 11.2$ at a learning rate of 0.1 is close to the
-# edge that you met above with $\lambda = 30$: of the five recorded starts, this one went over it. A single seed would have told you either that the code's
-# rule is as good as the paper's, or that it is eight points worse. Both rules are in the package:
-# `lambda_rule` chooses.
+# times as much; but fewer images of old classes are right by 14 in a hundred. So $\lambda = 11.2$ at a
+# learning rate of 0.1 is close to the edge that you met above with $\lambda = 30$: of the five recorded
+# starts, this one went over it. A single seed would have told you either that the code's rule is as good as
+# the paper's, or that it is eight points worse. Both rules are in the package: `lambda_rule` chooses.
 #
 # ## Try it
 #

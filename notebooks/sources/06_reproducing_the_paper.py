@@ -216,11 +216,12 @@ assert all(abs(last["lucir"][kind] - value) < 1 for kind, value in PUBLISHED["lu
 assert 1 < last["icarl"]["nme"] - PUBLISHED["icarl"]["nme"] < 2
 assert 4 < last["icarl"]["cnn"] - PUBLISHED["icarl"]["cnn"] < 5
 assert (
-    last["lucir"]["cnn"] > last["icarl"]["cnn"] + 5 and last["lucir"]["nme"] < last["icarl"]["nme"]
+    last["lucir"]["cnn"] > last["icarl"]["cnn"] + 5
+    and last["lucir"]["nme"] < last["icarl"]["nme"] - 0.5
 )
 assert last["lucir"]["cnn"] - last["icarl"]["nme"] < 1.5
 confused = {method: run["phases"][1]["old_to_new"] for method, run in short.items()}
-assert confused["lucir"] < 0.5 * confused["icarl"]
+assert confused["icarl"] > 50 and 22 < confused["lucir"] < 28
 
 # %% [markdown]
 # LUCIR is less than a point behind, in a fifth of the epochs; but this is **not the same protocol**: in the second
