@@ -181,6 +181,24 @@ for label in ("lucir", "cosine+lf+mr+unfrozen"):
     assert (max(abs(lengths - lengths[0])) < 1e-4) == (label == "lucir")
 
 # %% [markdown]
+# ## What came after
+#
+# LUCIR is of 2019. Later work took up questions that you have met in this course:
+#
+# | question | an answer to read |
+# |---|---|
+# | Can the head be mended after training instead? | *bias correction* (Wu et al., CVPR 2019), *weight aligning* (Zhao et al., CVPR 2020) |
+# | Which images are worth keeping? | *Mnemonics* (Liu et al., CVPR 2020) learns the exemplars themselves |
+# | What of the features before the last? | *PODNet* (Douillard et al., ECCV 2020) holds those of every stage, pooled, and gives a class several embeddings |
+# | Must one network both keep and learn? | *AANets* (Liu et al., CVPR 2021) pairs stable and plastic blocks; *DER* (Yan et al., CVPR 2021) adds a feature extractor in each phase |
+# | Is it the method, or only the memory? | *GDumb* (Prabhu et al., ECCV 2020) learns from the memory alone, from scratch: a baseline to ask for |
+# | What if the network has seen a great deal before? | *L2P* (Wang et al., CVPR 2022) freezes a pretrained transformer and learns prompts |
+#
+# To compare many: *Class-incremental learning: survey and performance evaluation on image classification* (Masana et
+# al., TPAMI 2022), and *Deep class-incremental learning: a survey* (Zhou et al., 2023), which counts stored networks
+# as memory too.
+
+# %% [markdown]
 # ## What you have learnt
 #
 # - Every claim of the course is a setting away from being tested.
