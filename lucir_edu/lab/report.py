@@ -14,6 +14,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets import load
+from lucir_edu.files import whole
 from lucir_edu.lab import plots, views
 from lucir_edu.lab.explorer import OTHERWISE, SHORTS, Bank, is_combination
 from lucir_edu.runs import MEASURES, Run, compare, label
@@ -59,8 +60,8 @@ def write(runs: list[Run], path: Path, title: str = "Class-incremental learning:
         script=(FILES / "explorer.js").read_text("utf-8"),
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path} ({error.strerror})") from None
 
