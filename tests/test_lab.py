@@ -157,6 +157,16 @@ def test_curves_differ_in_line_and_marker():
     assert len({colour for colour, _, _ in plots.LINES}) == len(plots.LINES)
 
 
+def test_a_label_that_is_a_whole_configuration_leaves_room_for_the_curves(trained):
+    settings = " ".join(f"a_long_setting={n}" for n in range(12))
+    figure, _ = plots.accuracy({f"{name} {settings}": run for name, run in trained.items()})
+    figure.draw_without_rendering()
+    place = figure.axes[0].get_position()
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert place.width > 0.4 and place.height > 0.7
+    assert legend.y0 >= 0 and legend.y1 <= figure.bbox.height and legend.x1 <= figure.bbox.width
+
+
 def test_report_escapes_names_and_asks_for_no_other_file(trained, tmp_path):
     run = trained["replay"]
     run["preset"] = "<script>alert(1)</script>"

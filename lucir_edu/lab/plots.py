@@ -7,6 +7,7 @@ a line style says the same. The description says in words what the picture shows
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -160,7 +161,7 @@ def accuracy(runs: Mapping[str, Run], kind: str = "cnn") -> Described:
     axes.set(xlabel="classes seen", ylabel="accuracy on all of them (%)", ylim=(0, 100))
     axes.set_xticks(sorted({p["classes_seen"] for run in runs.values() for p in run["phases"]}))
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _legend_beside(axes)
     return figure, f"Accuracy over the classes seen ({kind.upper()}): {'; '.join(words)}."
 
 
@@ -291,7 +292,7 @@ def features(runs: Mapping[str, Run], phase: int = -1) -> Described:
         moved = np.nanmean(np.linalg.norm(after - before, axis=1))
         words.append(f"{name}: images of the base classes have moved by {moved:.2f} on average")
     grid[0].set_ylabel("along that of second most")
-    grid[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _legend_beside(grid[-1])
     description = f"Features (of length 1) after phase {number}, in a plane. {'; '.join(words)}."
     return figure, description
 
@@ -325,7 +326,7 @@ def curves(
         axes.xaxis.set_major_formatter("{x:.3g}")
         axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _legend_beside(axes)
     return figure, f"{ylabel[0].upper()}{ylabel[1:]} by {xlabel}. {'; '.join(words)}."
 
 
@@ -373,7 +374,7 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
     axes.annotate(f"m = {margin:g}", (margin, axes.get_ylim()[1]), ha="left", va="top",
                   xytext=(4, -2), textcoords="offset points")  # fmt: skip
     axes.set(xlabel="cosine with the own class, minus that with a hard negative", ylabel="pairs")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _legend_beside(axes)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, (
         f"{old.sum()} exemplars of old classes, {top_k} hard "
@@ -401,6 +402,15 @@ def _bars(axes: Axes, values: np.ndarray, num_old: int) -> None:
 
 def _legend(axes: Axes) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9)
+
+
+def _legend_beside(axes: Axes) -> None:
+    """To the right, in a figure high enough for it: a label may be a whole configuration."""
+    handles, labels = axes.get_legend_handles_labels()
+    labels = [textwrap.fill(label, 40, break_on_hyphens=False) for label in labels]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    axes.figure.set_figheight(max(axes.figure.get_figheight(), 0.25 * lines))
+    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
 def _bare(axes: Axes) -> None:
