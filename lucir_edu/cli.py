@@ -362,17 +362,22 @@ def _check_file(path: Path | None) -> None:
 def _print_table(rows: list[dict]) -> None:
     from lucir_edu.runs import MEASURES
 
-    width = max(len(row["label"]) for row in rows)
-    for name in dict.fromkeys(row["preset"] for row in rows):
-        print(f"{name}: mean ± sd over seeds and class orders, percent")
+    for title in dict.fromkeys(row["preset"] for row in rows):
+        of_preset = [row for row in rows if row["preset"] == title]
+        names = [row["label"].split() for row in of_preset]
+        shared = [word for word in names[0][1:] if len(names) > 1 and all(word in n for n in names)]
+        names = [" ".join(word for word in name if word not in shared) for name in names]
+        width = max(map(len, names))
+        print(f"{' '.join([title, *shared])}: mean ± sd over seeds and class orders, percent")
         print(f"{'':{width}}   runs  " + "  ".join(f"{m:>17s}" for m in MEASURES))
-        for row in rows:
-            if row["preset"] == name:
-                cells = [
-                    f"{row[m][0]:9.2f} ± {row[m][1]:5.2f}" if row[m] else f"{'–':>17s}"
-                    for m in MEASURES
-                ]
-                print(f"{row['label']:{width}}  {len(row['seeds']):5d}  " + "  ".join(cells))
+        for name, row in zip(names, of_preset, strict=True):
+            cells = [
+                f"{'–':>17s}" if row[m] is None
+                else f"{row[m][0]:9.2f}        " if len(row["seeds"]) == 1
+                else f"{row[m][0]:9.2f} ± {row[m][1]:5.2f}"
+                for m in MEASURES
+            ]  # fmt: skip
+            print(f"{name:{width}}  {len(row['seeds']):5d}  {'  '.join(cells)}".rstrip())
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -186,6 +186,11 @@ def test_sweep_does_the_grid_and_goes_on_and_report_compares(tmp_path):
         mean, sd = row["average (CNN)"]
         assert f"{mean:.2f} ± {sd:.2f}" in " ".join(page.split())
         assert f"{mean:.2f} ± " in " ".join(report.stdout.split())
+        shared = row["label"].partition(" ")[2]
+        assert "base_classes=80" in shared
+        heading, _, *lines = report.stdout.splitlines()[:4]
+        assert heading.startswith(f"glyphs-b50-5 {shared}: "), "told once"
+        assert not any("=" in line for line in lines), lines
     assert page.count("<img alt=") == 5  # accuracies; head and confusion of both
     assert page.count("<noscript>") == 1
     markup = re.sub(r"<script.*?</script>", "", page, flags=re.S)  # a browser test watches those
@@ -242,7 +247,9 @@ def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys
     printed = capsys.readouterr()
     assert "not complete" in printed.err and "half" in printed.err
     mean = half["average_incremental_accuracy"]["cnn"]
-    assert f"1  {mean:9.2f} ± " in printed.out, "one seed, that of the whole run"
+    row = printed.out.splitlines()[-1]
+    assert f"1  {mean:9.2f}  " in row, "one seed, that of the whole run"
+    assert "±" not in row, "one run has no standard deviation"
     assert cli.main(["report", str(tmp_path / "half")]) == 2
     assert "none of the runs is complete" in capsys.readouterr().err
 
