@@ -9,6 +9,8 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing.pool import IMapIterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +118,27 @@ def sweep(
         return
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with context.Pool(processes, _start_worker, (threads,)) as pool:  # ended when left
-        for number, (job, run) in enumerate(zip(jobs, pool.imap(one, jobs), strict=True), 1):
-            announce(number, len(jobs), job[0])
+        workers = set(multiprocessing.active_children()) - others
+        performed = pool.imap(one, jobs)
+        for number, (name, _) in enumerate(jobs, 1):
+            run = _next(performed, workers, out)
+            announce(number, len(jobs), name)
             yield run
+
+
+def _next(performed: IMapIterator, workers: set[BaseProcess], out: Path) -> runs.Run:
+    """The next run; a pool waits for ever for what a worker had that was killed."""
+    while True:
+        try:
+            return performed.next(timeout=1)
+        except multiprocessing.TimeoutError:
+            if any(worker.exitcode is not None for worker in workers):
+                raise UsageError(
+                    "a process was ended from outside (is there memory enough?); what is finished "
+                    f"is kept in {out}, and the same command goes on"
+                ) from None
 
 
 def _perform(

@@ -76,6 +76,25 @@ def mistake(capsys, *arguments):
     return printed.err
 
 
+# ---- On this machine ----------------------------------------------------------------------------
+
+
+def test_a_process_that_is_killed_ends_the_sweep_and_is_told(tmp_path, capsys):
+    others = set(multiprocessing.active_children())
+
+    def kill():
+        wait_until(lambda: len(list(tmp_path.rglob(".lock"))) == 2)  # both have begun with a run
+        (set(multiprocessing.active_children()) - others).pop().kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        said = mistake(capsys, *GRID, "--set", "epochs=50", "--out", tmp_path, "--processes", 2)
+    finally:
+        thread.join()
+    assert "ended from outside" in said and f"kept in {tmp_path}" in said
+
+
 # ---- Runs -------------------------------------------------------------------------------------
 
 
