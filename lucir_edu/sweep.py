@@ -18,7 +18,7 @@ import torch
 
 from lucir_edu import config as configs
 from lucir_edu import datasets, runs
-from lucir_edu.config import Config, UsageError
+from lucir_edu.config import Config, UsageError, method_of
 from lucir_edu.trainer import Event
 
 Job = tuple[str, Config]  # the run's folder below the sweep's, and its settings
@@ -81,9 +81,15 @@ def sweep(
         UsageError: a setting, the cluster, or a run's folder or data is not as it should be.
     """
     jobs: list[Job] = []
+    names: dict[tuple[str, int], str] = {}
     for setting, seed in itertools.product(settings, seeds):
         name = ",".join(f"{key}={value}" for key, value in setting.items()) or "default"
         config = configs.preset(preset, **{**setting, "seed": seed})
+        about = {"preset": preset, "method": method_of(config), "config": config.to_dict()}
+        row = runs.label(runs.Run(about, {})), seed
+        if row in names:
+            raise UsageError(f"{names[row]} and {name} would be one row of a table; leave one out")
+        names[row] = name
         jobs.append((f"{name}/seed{seed}", config))
     if not jobs:
         raise UsageError("a sweep needs at least one seed; set --seeds")

@@ -60,6 +60,18 @@ def lucir_edu(*arguments, cwd):
         (["sweep", "glyphs-b50-5", "--grid", "colour", "--out", "s"], "no setting 'colour'"),
         (["sweep", "glyphs-b50-5", "--seeds", "0", "--out", "s"], "at least one seed"),
         (["sweep", "glyphs-b50-5", "--processes", "0", "--out", "s"], "at least one process"),
+        (
+            ["sweep", "glyphs-b50-5", "--grid", "method=replay,cosine", "--grid", "cosine"],
+            "method=replay,cosine=False and method=cosine,cosine=False would be one row",
+        ),
+        (
+            ["sweep", "glyphs-b50-5", "--grid", "less_forget,adaptive_lambda"],
+            "less_forget=False,adaptive_lambda=False and less_forget=False,adaptive_lambda=True",
+        ),
+        (
+            ["sweep", "glyphs-b50-5", "--grid", "method=lucir,lucir"],
+            "method=lucir and method=lucir",
+        ),
         (["report", "nowhere"], "holds no run"),
         (["bench", "--rounds", "0"], "at least one"),
         (["bench", "--json", "a_file/x.json"], "cannot write a_file/x.json"),
