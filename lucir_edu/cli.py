@@ -306,7 +306,10 @@ def _sweep(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from lucir_edu import runs
 
-    _check_file(options.html)
+    if options.html:
+        _check_file(options.html)
+        with _of_the_lab("--html"):
+            from lucir_edu.lab import report
     every = list(runs.find(options.folders))
     found = [run for run in every if run.complete]
     for run in every:
@@ -317,8 +320,6 @@ def _report(options: argparse.Namespace) -> int:
     _print_table(runs.compare(found))
     _name_stale(found)
     if options.html:
-        from lucir_edu.lab import report
-
         report.write(found, options.html)
         print(f"\nwritten: {options.html}")
     return 0
@@ -334,6 +335,18 @@ def _name_stale(found: Iterable[Any]) -> None:
             f"{f' and {len(paths) - 1} more' * (len(paths) > 1)}; remove what should be made anew",
             file=sys.stderr,
         )
+
+
+@contextlib.contextmanager
+def _of_the_lab(what: str) -> Iterator[None]:
+    """For an import of what may not be installed where there is no Jupyter."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{what} needs what the notebooks need ({error.name} is missing); install it: "
+            f"pip install -c constraints.txt -e '.[lab]'"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -354,8 +367,8 @@ def _writable(path: Path | None) -> Iterator[Path | None]:
         yield file
 
 
-def _check_file(path: Path | None) -> None:
-    if path is not None and path.is_dir():
+def _check_file(path: Path) -> None:
+    if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
 
 
@@ -418,13 +431,8 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _grade(options: argparse.Namespace) -> int:
-    try:
+    with _of_the_lab("grading"):
         from lucir_edu.lab import handed_in
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"grading needs what the notebooks need ({error.name} is missing); install it: "
-            f"pip install -c constraints.txt -e '.[lab]'"
-        ) from None
     from tqdm import tqdm
 
     rows, refused = [("notebook", "exercise", "verdict", "because")], 0

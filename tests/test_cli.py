@@ -266,6 +266,22 @@ def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys
     assert "none of the runs is complete" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "room", "needs"),
+    [
+        (["report", "data/bank", "--html", "page.html"], "report", "plotly"),
+        (["grade", "any.ipynb"], "handed_in", "nbformat"),
+    ],
+)
+def test_without_jupyter_what_needs_it_is_told(command, room, needs, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, needs, None)
+    monkeypatch.delitem(sys.modules, f"lucir_edu.lab.{room}", raising=False)
+    monkeypatch.delattr(f"lucir_edu.lab.{room}", raising=False)
+    assert cli.main(command) == 2
+    printed = capsys.readouterr()
+    assert f"({needs}" in printed.err and "'.[lab]'" in printed.err and not printed.out
+
+
 def test_runs_of_other_code_are_named(finished, tmp_path, capsys):
     folder, _ = finished
     for name in ("one", "two"):
