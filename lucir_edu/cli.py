@@ -32,6 +32,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when all went well, 2 for a user's mistake, 130 after Ctrl-C."""
+    if hasattr(sys.stdout, "reconfigure"):  # a pipe on Windows may have no letter for "–" or "Я"
+        sys.stdout.reconfigure(errors="replace")
     try:
         options = _parser().parse_args(arguments)
         with warnings.catch_warnings():

@@ -1,5 +1,6 @@
 """The command line as a user meets it: in its own process, judged by what it prints and leaves."""
 
+import io
 import json
 import os
 import re
@@ -295,6 +296,15 @@ def test_runs_of_other_code_are_named(finished, tmp_path, capsys):
     assert cli.main(["report", str(tmp_path)]) == 0
     told = f"made by other code than is here: {tmp_path / 'one'} and 1 more; remove what should"
     assert told in capsys.readouterr().err
+
+
+def test_a_sign_that_the_output_has_no_letter_for_ends_nothing(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert cli.main(["report", str(runs.BANK / "glyphs-b50-5" / "finetune")]) == 0
+    sys.stdout.flush()
+    heading, _, row = written.getvalue().decode().splitlines()
+    assert "mean ? sd" in heading and row.startswith("finetune")
 
 
 def test_data_tells_what_is_there(tmp_path):
