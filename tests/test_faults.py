@@ -291,7 +291,7 @@ def test_a_run_waits_for_one_that_was_just_stopped_to_leave(settings, dataset, t
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of a megabyte, or, where none can be mounted, a limit on what a file may hold."""
+    """A disk of 256 kB and True; a folder and False where none can be mounted, but for root."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = not subprocess.run(
@@ -308,13 +308,13 @@ def test_a_full_disk_keeps_what_is_there(whole, settings, dataset, small_disk, m
     full = [mounted]
     if not mounted:  # then the disk is full from the second phase on
 
-        def save_file(tensors, path, *more):
+        def as_bytes(*content):
             if full[0]:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return save(tensors, path, *more)
+            return made(*content)
 
-        save = runs.save_file
-        monkeypatch.setattr(runs, "save_file", save_file)
+        made = runs.as_bytes
+        monkeypatch.setattr(runs, "as_bytes", as_bytes)
 
     ballast = disk / "ballast"
 
