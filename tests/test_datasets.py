@@ -128,7 +128,7 @@ def test_a_root_that_cannot_be_written_to_only_costs_the_rendering(tmp_path, mon
     def refuse(*_, **__):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("lucir_edu.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("lucir_edu.files.Path.touch", refuse)
     assert len(glyphs.load(tmp_path).train.labels) == 10_000
     assert not list(tmp_path.rglob("*.safetensors"))
 

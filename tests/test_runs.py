@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -77,6 +78,15 @@ def test_a_run_comes_back_from_disk_as_it_was(done):
 def test_a_run_leaves_its_files_and_no_others(done):
     _, folder = done
     assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+def test_files_are_as_private_as_the_user_wants_them(short, dataset, tmp_path):
+    before = os.umask(0o077)
+    try:
+        perform(short, dataset, out=tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_results_have_what_is_promised(done):
