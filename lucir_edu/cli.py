@@ -372,6 +372,8 @@ def _writable(path: Path | None) -> Iterator[Path | None]:
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # a file would take the place of /dev/stdout for good
+        raise UsageError(f"{path} is a device or a pipe; name a file")
 
 
 def _print_table(rows: list[dict]) -> None:

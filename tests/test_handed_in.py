@@ -1,6 +1,7 @@
 """Handed-in notebooks are graded exercise by exercise, whatever is in them."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -170,7 +171,12 @@ def test_the_command_prints_a_table_and_writes_one(hand_in, tmp_path, capsys):
 def test_where_the_table_cannot_be_written_nothing_is_graded(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(handed_in, "grade", lambda path: pytest.fail("too late"))
     (tmp_path / "file").touch()
-    for table, says in ((tmp_path, "is a folder"), (tmp_path / "file" / "x.csv", "cannot write")):
+    os.mkfifo(tmp_path / "pipe")
+    for table, says in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "x.csv", "cannot write"),
+        (tmp_path / "pipe", "is a device or a pipe"),
+    ):
         assert cli.main(["grade", "any.ipynb", "--csv", str(table)]) == 2
         assert says in capsys.readouterr().err
 
