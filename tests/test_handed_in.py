@@ -84,6 +84,18 @@ def test_what_the_functions_need_is_there_and_nothing_else_is_run(hand_in, tmp_p
     assert not trained.exists()
 
 
+def test_an_exercise_may_be_assigned_and_values_named_together(hand_in):
+    path = hand_in(
+        "import functools\nfrom lucir_edu.lab import checks",
+        "HALF, ONE = 0.5, 1\nSAME: float = 1.0",
+        "def weight(power, base, num_old, num_new):\n"
+        "    return base * (num_old / num_new) ** power * ONE * SAME",
+        "adaptive_lambda = functools.partial(weight, HALF)",
+        "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)",
+    )
+    assert verdicts(path)["adaptive_lambda"] == "right"
+
+
 def test_a_check_in_the_same_cell_does_not_put_the_package_s_in_its_place(hand_in):
     path = hand_in(
         "from lucir_edu.lab import checks",

@@ -125,8 +125,18 @@ def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> Non
 
 
 def _exercise(statement: ast.stmt) -> bool:
-    """Whether it defines what an exercise asks for."""
-    return getattr(statement, "name", "") in checks.EXERCISES
+    """Whether it defines, or assigns, what an exercise asks for."""
+    names = {target.id for target in _targets(statement) if isinstance(target, ast.Name)}
+    names.add(getattr(statement, "name", ""))
+    return not names.isdisjoint(checks.EXERCISES) and not _grades(statement)
+
+
+def _targets(statement: ast.stmt) -> list[ast.expr]:
+    """What it assigns to, one by one."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    if isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    return [part for target in targets for part in getattr(target, "elts", [target])]
 
 
 def _grades(statement: ast.stmt) -> bool:
@@ -137,9 +147,9 @@ def _grades(statement: ast.stmt) -> bool:
 
 
 def _only_defines(statement: ast.stmt) -> bool:
-    """Whether it imports, defines, or names a plain value."""
-    if isinstance(statement, ast.Assign):
-        simple = all(isinstance(target, ast.Name) for target in statement.targets)
-        calls = any(isinstance(node, ast.Call) for node in ast.walk(statement.value))
+    """Whether it imports, defines, or names plain values."""
+    if targets := _targets(statement):
+        simple = all(isinstance(target, ast.Name) for target in targets)
+        calls = any(isinstance(node, ast.Call) for node in ast.walk(statement))
         return simple and (isinstance(statement.value, ast.Lambda) or not calls)
     return isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
