@@ -96,6 +96,14 @@ def test_confusion_draws_shares_and_where_images_go(bank):
     assert counts[a, b] == counts.max()
 
 
+def test_where_all_is_right_there_is_no_commonest_mistake(bank):
+    run = of(bank, "cos+lf+mr")
+    right = np.stack([np.diag(counts.sum(axis=1)) for counts in run.arrays["confusion_cnn"]])
+    run = runs.Run(run, {**run.arrays, "confusion_cnn": right})
+    words = views.draw("confusion", run, 5).words
+    assert words.endswith("0 % taken for new. The commonest mistake: none.")
+
+
 def test_angles_are_those_between_embeddings(bank):
     run = of(bank, "cos+lf-mr")
     (matrix, old, mixed), _, words = views.draw("angles", run, 1)

@@ -24,7 +24,7 @@ from lucir_edu.config import UsageError
 from lucir_edu.lab import checks
 from lucir_edu.lab.grading import NOT_WRITTEN, RIGHT
 
-PATIENCE = 120.0  # seconds for a notebook; a behaviour has a limit of its own
+PATIENCE = 120.0  # seconds until the next verdict; a behaviour has a limit of its own
 
 
 class Grade(NamedTuple):

@@ -153,8 +153,8 @@ def confusion(run: Run, phase: int, wide: bool) -> Drawing:
         words += f"{sides.old_correct:.0f} % are right and {sides.old_to_new:.0f} % taken for new"
     off = counts - np.diag(np.diag(counts))
     row, column = np.unravel_index(off.argmax(), off.shape)
-    words += f". The commonest mistake: {names[row]} read as {names[column]}."
-    return Drawing(traces, layout, words)
+    mistake = f"{names[row]} read as {names[column]}" if off.any() else "none"
+    return Drawing(traces, layout, f"{words}. The commonest mistake: {mistake}.")
 
 
 def angles(run: Run, phase: int, wide: bool) -> Drawing:
