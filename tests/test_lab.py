@@ -157,6 +157,11 @@ def test_curves_differ_in_line_and_marker():
     assert len({colour for colour, _, _ in plots.LINES}) == len(plots.LINES)
 
 
+def test_no_curve_is_left_out_however_many_there_are(trained):
+    figure, words = plots.accuracy({f"setting {n}": trained["lucir"] for n in range(40)})
+    assert len(figure.axes[0].lines) == words.count("setting") == 40
+
+
 def test_a_label_that_is_a_whole_configuration_leaves_room_for_the_curves(trained):
     settings = " ".join(f"a_long_setting={n}" for n in range(12))
     figure, _ = plots.accuracy({f"{name} {settings}": run for name, run in trained.items()})

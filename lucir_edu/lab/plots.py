@@ -10,6 +10,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
 
 import numpy as np
 from matplotlib import colormaps
@@ -153,7 +154,7 @@ def accuracy(runs: Mapping[str, Run], kind: str = "cnn") -> Described:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     words = []
-    for (name, run), (colour, line, marker) in zip(runs.items(), _cycle(LINES), strict=False):
+    for (name, run), (colour, line, marker) in zip(runs.items(), cycle(LINES), strict=False):
         seen = [phase["classes_seen"] for phase in run["phases"]]
         values = run.accuracies(kind)
         axes.plot(seen, values, line, color=colour, marker=marker, label=name)
@@ -315,7 +316,7 @@ def curves(
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     words = []
-    for (name, (x, y)), (colour, line, marker) in zip(lines.items(), _cycle(LINES), strict=False):
+    for (name, (x, y)), (colour, line, marker) in zip(lines.items(), cycle(LINES), strict=False):
         axes.plot(x, y, line, color=colour, marker=marker if marks else None, label=name)
         words.append(f"{name}: from {y[0]:.3g} at {x[0]:.3g} to {y[-1]:.3g} at {x[-1]:.3g}")
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -416,7 +417,3 @@ def _legend_beside(axes: Axes) -> None:
 def _bare(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-
-
-def _cycle(items: Sequence) -> Sequence:
-    return [*items] * 4
