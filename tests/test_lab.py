@@ -504,8 +504,11 @@ def views(make_config, dataset, with_a_gpu):
     }
 
 
-def test_a_sphere_has_a_snapshot_per_phase_with_everything_of_length_one(views):
+def test_a_sphere_has_a_snapshot_per_phase_with_everything_of_length_one(views, config, dataset):
+    names = stream.make(config, dataset).dataset.classes
+    assert names != dataset.classes, "the order in which they come is not the data set's"
     for shots in views.values():
+        assert [shot.classes for shot in shots] == [names[:6], names[:9], names]
         assert [len(shot.classes) for shot in shots] == [6, 9, 12]
         assert [shot.num_old for shot in shots] == [0, 6, 9]
         for shot in shots:

@@ -71,7 +71,7 @@ def record(
         )
         snapshots.append(
             Snapshot(
-                classes=dataset.classes[: done.classes_seen],
+                classes=learner.stream.dataset.classes[: done.classes_seen],
                 num_old=snapshots[-1].measurement.classes_seen if snapshots else 0,
                 embeddings=unit(event.model.head.weight.detach()).cpu().numpy(),
                 features=unit(output.features).cpu().numpy()[rows],
