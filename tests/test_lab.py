@@ -183,6 +183,13 @@ def test_report_escapes_names_and_asks_for_no_other_file(trained, tmp_path):
     assert page.count("<figcaption>") == page.count("<img alt=") == 6
 
 
+def test_report_shows_the_lowest_seed_of_each_setting(trained, config, dataset, tmp_path):
+    later = runs.perform(dataclasses.replace(config, seed=1), dataset, preset="toy")
+    report.write([later, trained["lucir"]], tmp_path / "page.html")
+    headings = re.findall("<h3>(.*)</h3>", (tmp_path / "page.html").read_text())
+    assert [heading.split(", ")[-1] for heading in headings] == ["Explore", "seed 0"]
+
+
 def test_a_page_that_cannot_be_written_whole_leaves_the_one_before(trained, tmp_path, monkeypatch):
     page = tmp_path / "page.html"
     page.write_text("the one before")

@@ -17,7 +17,7 @@ from lucir_edu.datasets import load
 from lucir_edu.files import whole
 from lucir_edu.lab import plots, views
 from lucir_edu.lab.explorer import OTHERWISE, SHORTS, Bank, is_combination
-from lucir_edu.runs import MEASURES, Run, compare, label
+from lucir_edu.runs import MEASURES, Run, compare, firsts
 
 FILES = importlib.resources.files("lucir_edu.lab")
 
@@ -25,7 +25,7 @@ FILES = importlib.resources.files("lucir_edu.lab")
 def write(runs: list[Run], path: Path, title: str = "Class-incremental learning: results") -> None:
     """Write the page.
 
-    The switches have all runs; figures that need no JavaScript are of the first seed of each
+    The switches have all runs; figures that need no JavaScript are of the lowest seed of each
     setting.
 
     Raises:
@@ -33,19 +33,16 @@ def write(runs: list[Run], path: Path, title: str = "Class-incremental learning:
     """
     parts: dict[str, dict[str, Any]] = {}
     for row in compare(runs):
-        part = parts.setdefault(row["preset"], {"rows": [], "runs": [], "firsts": {}, "all": []})
-        part["rows"].append(row)
-    for run in runs:
-        part = parts[run["preset"]]
-        part["all"].append(run)
-        name = label(run)
-        if name not in part["firsts"]:
-            part["firsts"][name] = run
-            figures = [plots.html(plots.head(run)), plots.html(plots.confusion(run))]
-            part["runs"].append((name, run, figures))
-    for part in parts.values():
-        part["accuracy"] = plots.html(plots.accuracy(part["firsts"]))
-        bank = Bank(part["all"])
+        parts.setdefault(row["preset"], {"rows": []})["rows"].append(row)
+    for preset, part in parts.items():
+        of_preset = [run for run in runs if run["preset"] == preset]
+        shown = firsts(of_preset)
+        part["runs"] = [
+            (name, run, [plots.html(plots.head(run)), plots.html(plots.confusion(run))])
+            for name, run in shown.items()
+        ]
+        part["accuracy"] = plots.html(plots.accuracy(shown))
+        bank = Bank(of_preset)
         part["bank"] = packed(bank)
         part["views"] = {name: views.VIEWS[name].title for name in bank.views}
         others = [name for name in bank.settings if not is_combination(name)]
