@@ -575,7 +575,8 @@ def find(folders: Iterable[str | Path]) -> Iterator[Run]:
 
 
 def label(run: Run, order: bool = True) -> str:
-    """What tells a run from others of its preset: the method, and settings that are not usual.
+    """What tells a run from others of its preset: the method, and settings that are not usual;
+    words with spaces between.
 
     Args:
         order: whether the class order is such a setting.
@@ -587,7 +588,9 @@ def label(run: Run, order: bool = True) -> str:
     settings = [key for key in COMPARED if getattr(config, key) != getattr(usual, key)]
     if not order and "order_seed" in settings:
         settings.remove("order_seed")
-    return " ".join([method, *(f"{key}={getattr(config, key)}" for key in settings)])
+    values = [getattr(config, key) for key in settings]
+    written = [";".join(map(str, v)) if isinstance(v, tuple) else v for v in values]
+    return " ".join([method, *map("{}={}".format, settings, written)])
 
 
 def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:

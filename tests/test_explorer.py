@@ -193,7 +193,7 @@ def test_a_string_names_a_view(text, shown):
 
 
 @given(
-    st.sampled_from([*EIGHT, "icarl", "lucir lambda_rule=paper"]),
+    st.sampled_from([*EIGHT, "icarl", "lucir lambda_rule=paper milestones=0.3;0.7"]),
     st.sampled_from([None, *EIGHT, "joint"]),
     st.integers(0, 99),
     st.integers(0, 99),

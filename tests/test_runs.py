@@ -495,6 +495,11 @@ def test_settings_tell_runs_apart_whose_method_has_no_name_too():
     assert named == ["linear+lf+mr", "linear+lf+mr margin=0.2"]
 
 
+def test_a_setting_of_several_numbers_is_one_word_of_a_label():
+    run = made_up(schedule="steps", milestones=(0.3, 0.7))
+    assert runs.label(run) == "lucir schedule=steps milestones=0.3;0.7"
+
+
 def test_class_orders_are_told_apart_and_compared_together():
     found = [
         made_up(preset="cifar100-b50-5", order_seed=o, average=a) for o, a in ((1, 60), (2, 64))
