@@ -423,6 +423,39 @@ def test_panel_says_what_went_wrong_and_can_be_used_again(toy, monkeypatch):
     in_a_loop(main())
 
 
+def test_panel_trains_a_setting_anew_without_the_row_that_it_had(toy):
+    async def main():
+        panel = TrainingPanel(*toy)
+        panel.train()
+        await until(lambda: not panel.running)
+        assert "<td" in panel.table.value
+        panel.train()
+        panel.stop()
+        await until(lambda: not panel.running)
+        assert not panel.runs and not panel.table.value
+
+    in_a_loop(main())
+
+
+def test_panel_tells_of_switches_that_do_not_go_with_its_config(toy):
+    async def main():
+        panel = TrainingPanel(dataclasses.replace(toy[0], increment=1), toy[1])
+        panel.switches["margin_ranking"].value = True
+        assert "top_k=2 hard negatives need at least as many" in panel.status.value
+        panel.switches["margin_ranking"].value = False
+        assert panel.status.value == "not trained yet: replay, 3 exemplars"
+
+    in_a_loop(main())
+
+
+def test_panel_begins_with_the_exemplars_of_its_config(toy):
+    async def main():
+        panel = TrainingPanel(dataclasses.replace(toy[0], exemplars_per_class=50), toy[1])
+        assert panel.setting().exemplars_per_class == 50
+
+    in_a_loop(main())
+
+
 def test_every_control_of_the_panel_has_a_label(toy):
     async def main():
         panel = TrainingPanel(*toy)

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from lucir_edu import runs, stream, trainer
-from lucir_edu.config import Config, method_of
+from lucir_edu.config import Config, UsageError, method_of
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import DEVICE, plots, sphere
 from lucir_edu.lab.keyboard import Keyboard
@@ -70,7 +70,7 @@ class TrainingPanel(widgets.VBox):
         self.exemplars = widgets.IntSlider(
             value=config.exemplars_per_class,
             min=0,
-            max=20,
+            max=max(20, config.exemplars_per_class),
             description="exemplars per class",
             style={"description_width": "initial"},
             continuous_update=False,
@@ -125,6 +125,7 @@ class TrainingPanel(widgets.VBox):
         self._config, self._measurements = config, []
         self._name = self._name_of(config)
         self.runs.pop(self._name, None), self._curves.pop(self._name, None)
+        self._draw_table()
         self._set_running(True)
         self._live.start(events, self._on_event, self._on_finish)
 
@@ -188,7 +189,11 @@ class TrainingPanel(widgets.VBox):
         """Show what is known of the setting: its training, or the base phase before it."""
         if self._live.running:
             return
-        config = self.setting()
+        try:
+            config = self.setting()
+        except UsageError as error:  # a callback has no cell to raise it under
+            self.status.value = f"<b>{escape(str(error))}</b>"
+            return
         name = self._name_of(config)
         if name in self.runs:
             self._shown = self._curves[name]
@@ -309,7 +314,7 @@ class TrainingPanel(widgets.VBox):
             )
             rows.append("".join(f"<td {cell}>{text}</td>" for text in cells))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        self.table.value = f"<table><tr>{head}</tr>{body}</table>"
+        self.table.value = f"<table><tr>{head}</tr>{body}</table>" if rows else ""
 
 
 class MarginPanel(widgets.VBox):
