@@ -259,7 +259,8 @@ def main() -> int:
         for path, notebook in versions(source).items():
             target = NOTEBOOKS / path
             stored = nbformat.read(target, as_version=4) if target.exists() else None
-            if stored is not None and essence(stored) == essence(notebook) and not options.names:
+            same = stored is not None and essence(stored) == essence(notebook)
+            if same and (options.check or not options.names):
                 continue
             drifted.append(path)
             if not options.check:

@@ -119,6 +119,11 @@ def test_drift_is_seen(build, made):
     assert build.essence(stored) != before
 
 
+def test_a_notebook_that_is_named_is_compared_too(build, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["build.py", "--check", "06_reproducing_the_paper"])
+    assert build.main() == 0, capsys.readouterr().out
+
+
 def test_the_readme_s_table_is_replaced_and_nothing_else(build):
     readme = "before\n<!-- notebooks: made by make notebooks -->\nold\n<!-- end -->\nafter\n"
     changed = build.with_tables(readme)
