@@ -34,8 +34,10 @@ class Progress:
                 dynamic_ncols=True,
             )
         elif isinstance(event, StepEnd) and self._bar is not None:
-            self._bar.total = max(self._bar.total, event.step)
-            self._bar.update()
+            # More than a step where a run goes on inside a phase; class-balance tuning counts anew
+            done = max(event.step, self._bar.n + 1)
+            self._bar.total = max(self._bar.total, done)
+            self._bar.update(done - self._bar.n)
         elif isinstance(event, PhaseEnd):
             self.close()
             if self.table:

@@ -1,0 +1,32 @@
+"""The progress bar stands where the training does."""
+
+import pytest
+
+from lucir_edu.progress import Progress
+from lucir_edu.trainer import PhaseStart, StepEnd
+
+
+@pytest.fixture
+def bar():
+    """Of a phase of ten steps; called with the steps that end, it gives steps done and in all."""
+    with Progress() as progress:
+        progress(PhaseStart(1, 6, 50, 10, 1000, 150, 5, 10))
+
+        def shown(*steps):
+            for step in steps:
+                progress(StepEnd(1, 1, step, {}))
+            return progress._bar.n, progress._bar.total
+
+        yield shown
+
+
+def test_each_step_counts(bar):
+    assert bar(1, 2, 3) == (3, 10)
+
+
+def test_a_run_that_goes_on_inside_a_phase_begins_where_it_was(bar):
+    assert bar(7) == (7, 10) and bar(8) == (8, 10)
+
+
+def test_class_balance_tuning_comes_on_top(bar):
+    assert bar(*range(1, 11), 1, 2) == (12, 12)
