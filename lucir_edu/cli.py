@@ -213,8 +213,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.seed is not None:
         changes["seed"] = options.seed
     config = preset(options.preset, **changes)
-    method = changes.get("method", configs.method_of(config))
-    out = options.out or Path("runs") / options.preset / f"{method}-seed{config.seed}"
+    name = f"{configs.method_of(config)}-seed{config.seed}"
+    out = options.out or Path("runs") / options.preset / name
     _check([config], options)
 
     from lucir_edu import datasets, hardware, runs

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lucir_edu import cli, runs, sweep
-from lucir_edu.config import parse
+from lucir_edu.config import UsageError, parse
 from lucir_edu.trainer import PhaseStart
 
 QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_class=2",
@@ -126,6 +126,21 @@ def test_run_prints_a_table_and_keeps_what_the_contract_names(finished):
     for key in ("average_incremental_accuracy", "last_accuracy", "forgetting"):
         assert stored[key].keys() == {"cnn", "nme"}
     assert stored["config"]["width"] == 4 and stored["preset"] == "glyphs-b50-5"
+
+
+def test_a_folder_is_named_for_what_is_run(monkeypatch, capsys):
+    def perform(*_, out, **__):
+        raise UsageError(f"to {out.as_posix()}")
+
+    monkeypatch.setattr(runs, "perform", perform)
+    for switches, name in (
+        (["method=replay"], "replay"),
+        (["method=replay", "cosine=true"], "cosine"),
+        (["cosine=false"], "linear+lf+mr"),
+    ):
+        chosen = [part for switch in switches for part in ("--set", switch)]
+        assert cli.main(["run", "glyphs-b50-5", *chosen, "--seed", "3"]) == 2
+        assert f"to runs/glyphs-b50-5/{name}-seed3\n" in capsys.readouterr().err
 
 
 def test_run_does_not_overwrite_and_resume_has_nothing_left_to_do(finished):
