@@ -67,9 +67,9 @@ def html(described: Described) -> str:
 # ---- The data ---------------------------------------------------------------------------------
 
 
-def samples(dataset: Dataset, seed: int = 0) -> Described:
+def samples(dataset: Dataset) -> Described:
     """A random training image of every class, an alphabet a block of rows."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     labels, images = dataset.train.labels.numpy(), dataset.train.images.numpy()
     alphabets = list(glyphs.ALPHABETS.items())
     columns = 25
@@ -94,7 +94,7 @@ def samples(dataset: Dataset, seed: int = 0) -> Described:
     return figure, f"One random image of each of the 100 classes, by alphabet: {names}."
 
 
-def thumbnails(dataset: Dataset, height: int = 48) -> dict[str, str]:
+def thumbnails(dataset: Dataset) -> dict[str, str]:
     """An <img> of one test image of every class, by the class's name."""
     found = {}
     for label, name in enumerate(dataset.classes):
@@ -103,7 +103,7 @@ def thumbnails(dataset: Dataset, height: int = 48) -> dict[str, str]:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="png")
         found[name] = (
-            f'<img alt="{escape(name)}" height="{height}" style="image-rendering:pixelated" '
+            f'<img alt="{escape(name)}" height="48" style="image-rendering:pixelated" '
             f'src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
         )
     return found
@@ -149,21 +149,21 @@ def images_per_class(stream: Stream, phase: int, exemplars: int) -> Described:
 # ---- Results ----------------------------------------------------------------------------------
 
 
-def accuracy(runs: Mapping[str, Run], kind: str = "cnn") -> Described:
+def accuracy(runs: Mapping[str, Run]) -> Described:
     """Accuracy over the classes seen so far, after each phase; a curve per run."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     words = []
     for (name, run), (colour, line, marker) in zip(runs.items(), cycle(LINES), strict=False):
         seen = [phase["classes_seen"] for phase in run["phases"]]
-        values = run.accuracies(kind)
+        values = run.accuracies()
         axes.plot(seen, values, line, color=colour, marker=marker, label=name)
         words.append(f"{name} from {values[0]:.0f} to {values[-1]:.0f} %")
     axes.set(xlabel="classes seen", ylabel="accuracy on all of them (%)", ylim=(0, 100))
     axes.set_xticks(sorted({p["classes_seen"] for run in runs.values() for p in run["phases"]}))
     axes.grid(alpha=0.3)
     _legend_beside(axes)
-    return figure, f"Accuracy over the classes seen ({kind.upper()}): {'; '.join(words)}."
+    return figure, f"Accuracy over the classes seen (CNN): {'; '.join(words)}."
 
 
 def by_group(run: Run, names: Sequence[str]) -> Described:
@@ -225,12 +225,12 @@ def head(run: Run, phase: int = -1) -> Described:
     return figure, f"After phase {phase}. {'; '.join(words)}."
 
 
-def confusion(run: Run, phase: int = -1, kind: str = "cnn") -> Described:
+def confusion(run: Run, phase: int = -1) -> Described:
     """The confusion matrix, and beside it where old and new images go."""
     phase = range(len(run["phases"]))[phase]
     bounds = run["bounds"][: phase + 2]
     num_old, seen = bounds[-2], bounds[-1]
-    counts = run.arrays[f"confusion_{kind}"][phase][:seen, :seen]
+    counts = run.arrays["confusion_cnn"][phase][:seen, :seen]
     share = 100 * counts / counts.sum(axis=1, keepdims=True)
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
@@ -269,13 +269,13 @@ def confusion(run: Run, phase: int = -1, kind: str = "cnn") -> Described:
     )
 
 
-def features(runs: Mapping[str, Run], phase: int = -1) -> Described:
-    """Directions of features in the plane of the base phase, and how far they have moved."""
+def features(runs: Mapping[str, Run]) -> Described:
+    """Directions of features at the end, in the plane of the base phase, and how far they moved."""
     figure = Figure(figsize=(4.5 * len(runs), 4.2), layout="constrained")
     grid = figure.subplots(1, len(runs), squeeze=False, sharex=True, sharey=True)[0]
     words = []
     for axes, (name, run) in zip(grid, runs.items(), strict=True):
-        number = range(len(run["phases"]))[phase]
+        number = len(run["phases"]) - 1
         base, num_old, seen = run["bounds"][1], run["bounds"][number], run["bounds"][number + 1]
         positions = run.arrays["positions"].astype(float)
         before, now = positions[0, :base].reshape(-1, 2), positions[number]
