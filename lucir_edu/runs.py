@@ -151,6 +151,7 @@ def perform(
                     measurement = dataclasses.replace(measurement, **learnt)
                 measurements.append(measurement)
                 run = assemble(measurements, config, stream, earlier, **about)
+                run.path = out
                 is_new = earlier is None or measurement.phase >= len(earlier["phases"])
                 if writes and is_new:
                     with _told(out):

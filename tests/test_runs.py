@@ -75,6 +75,13 @@ def test_a_run_comes_back_from_disk_as_it_was(done):
     assert_same_arrays(run, back)
 
 
+def test_a_run_knows_its_folder_at_once(done, short, dataset):
+    run, folder = done
+    assert run.path == folder == runs.load(folder).path
+    other = perform(dataclasses.replace(short, margin=0.2), dataset, base=run, device="cpu")
+    assert other.path is None and other["phases"][0]["losses"] == run["phases"][0]["losses"]
+
+
 def test_a_run_leaves_its_files_and_no_others(done):
     _, folder = done
     assert sorted(path.name for path in folder.iterdir()) == FILES
