@@ -308,6 +308,15 @@ def test_a_combination_that_is_not_recorded_is_said_and_the_way_back_is_open(ban
     assert "After phase 5" in panel.words.value
 
 
+def test_a_second_setting_without_a_seed_in_common_is_not_dropped_without_a_word(bank, glyphs):
+    chosen = {("lucir", 0), ("replay", 1)}
+    two = [run for run in bank if (runs.label(run), run["seed"]) in chosen]
+    panel = Explorer(two, glyphs)
+    panel.compare.value = True  # B's switches are off
+    assert panel.shown == Shown("cos+lf+mr") and not panel.compare.value
+    assert "cos+lf+mr~-cos-lf-mr/seed0/phase5/accuracy is not recorded" in panel.words.value
+
+
 def test_a_typed_string_moves_the_controls(bank, glyphs):
     panel = Explorer(bank, glyphs)
     panel.link.value = "-cos+lf~icarl/seed1/phase2/angles"

@@ -18,6 +18,8 @@ async function explore(section, followsAddress) {
 
   const combination = (on) =>
     bank.shorts.map((short, i) => (on[i] ? "+" : "-") + short).join("").replace(/^\+/, "");
+  const isCombination = (name) =>
+    (name.match(/\w+/g) ?? []).every((short) => bank.shorts.includes(short));
   const setting = (side) =>
     side.other.value || combination(side.switches.map((box) => box.checked));
 
@@ -30,7 +32,9 @@ async function explore(section, followsAddress) {
       });
   }
 
+  // What a string names; gives back a setting that is not there, and then leaves the settings.
   function take(state) {
+    let unknown;
     for (const part of state.split("/").filter(Boolean)) {
       const number = /^(seed|phase)(\d+)$/.exec(part);
       if (number && number[1] === "phase") {
@@ -41,10 +45,19 @@ async function explore(section, followsAddress) {
       else if (part in bank.views) view.value = part;
       else {
         const names = part.split("~").map((name) => name.replaceAll(",", " "));
+        unknown = names.find((name) => !(name in bank.seeds) && !isCombination(name));
+        if (unknown) continue;
         compare.checked = names.length > 1;
         names.slice(0, 2).forEach((name, i) => choose(sides[i], name));
       }
     }
+    return unknown;
+  }
+
+  function takeAndShow(state) {
+    const unknown = take(state);
+    show();
+    if (unknown) sides[0].words.textContent = `${unknown} is not recorded.`;
   }
 
   function write(figures) {
@@ -89,7 +102,12 @@ async function explore(section, followsAddress) {
     }
     const seeds = bank.seeds[settings[0]].filter((one) =>
       settings.every((name) => bank.seeds[name].includes(one)));
-    if (!seeds.length) seeds.push(...bank.seeds[settings[0]]);
+    if (!seeds.length) {
+      compare.checked = false;
+      show();
+      sides[0].words.textContent = `${settings.join(" and ")} have no seed in common.`;
+      return;
+    }
     const wanted = Number(seed.dataset.wanted ?? (seed.value || 0));
     delete seed.dataset.wanted;
     const nearest = seeds.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a));
@@ -100,7 +118,7 @@ async function explore(section, followsAddress) {
     });
     find("hovered").replaceChildren();
     find("hovered").hidden = !bank.views[view.value];
-    const runs = settings.map((name) => bank.runs[`${name}/${nearest}`]).filter(Boolean);
+    const runs = settings.map((name) => bank.runs[`${name}/${nearest}`]);
     phase.max = Math.min(...runs.map((run) => run.figures.length)) - 1;
     find("phaseShown").textContent = phase.value;
     const drawings = runs.map((run) => run.drawings[view.value][phase.value]);
@@ -127,22 +145,21 @@ async function explore(section, followsAddress) {
     if (followsAddress) history.replaceState(null, "", "#" + state);
   }
 
-  find("link").addEventListener("change", (event) => { take(event.target.value); show(); });
+  find("link").addEventListener("change", (event) => takeAndShow(event.target.value));
   section.addEventListener("input", (event) => { if (event.target !== find("link")) show(); });
-  function takeAddress() {
+  function address() {
     try {
-      take(decodeURI(location.hash.slice(1)));
+      return decodeURI(location.hash.slice(1));
     } catch (error) {
-      if (!(error instanceof URIError)) throw error;  // a lone % means nothing
+      if (!(error instanceof URIError)) throw error;
+      return "";  // a lone % means nothing
     }
   }
 
-  if (followsAddress)
-    window.addEventListener("hashchange", () => { takeAddress(); show(); });
+  if (followsAddress) window.addEventListener("hashchange", () => takeAndShow(address()));
   section.hidden = false;
   take(bank.first);
-  if (followsAddress) takeAddress();
-  show();
+  takeAndShow(followsAddress ? address() : "");
 }
 
 document.querySelectorAll("section.explorer").forEach((section, i) => explore(section, i === 0));

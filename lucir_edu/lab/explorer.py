@@ -313,7 +313,8 @@ class Explorer(widgets.VBox):
             self._shown = self.bank.nearest(wanted)
             self._set_controls()
             self._draw()
-            if isinstance(state, str) and str(self._shown) != str(wanted):
+            asked = isinstance(state, str) or self._shown.b != wanted.b
+            if asked and str(self._shown) != str(wanted):
                 self.words.value += f"<p>{wanted} is not recorded; shown: {self._shown}</p>"
 
     # ---- What happens ----

@@ -134,6 +134,28 @@ def test_an_address_that_means_nothing_shows_the_first_view(page, address):
     expect(section.get_by_label("this view")).to_have_value("cos+lf+mr/seed0/phase5/accuracy")
 
 
+def test_an_address_that_names_no_setting_is_answered(page, address):
+    section = open_page(page, address, "icral/norms")
+    words, link = section.locator("[data-part=wordsA]"), section.get_by_label("this view")
+    expect(words).to_have_text("icral is not recorded.")
+    expect(link).to_have_value("cos+lf+mr/seed0/phase5/norms")
+    link.fill("cos~lucir")
+    link.press("Enter")
+    expect(words).to_have_text("lucir is not recorded.")
+    expect(link).to_have_value("cos+lf+mr/seed0/phase5/norms")
+
+
+def test_settings_without_a_seed_in_common_are_not_compared(page, recorded, tmp_path):
+    chosen = {("lucir", 0), ("replay", 1)}
+    two = [run for run in recorded if (runs.label(run), run["seed"]) in chosen]
+    report.write(two, tmp_path / "page.html")
+    section = open_page(page, (tmp_path / "page.html").as_uri(), "cos+lf+mr~-cos/norms")
+    words = section.locator("[data-part=wordsA]")
+    expect(words).to_have_text("cos+lf+mr and -cos-lf-mr have no seed in common.")
+    expect(section.locator(".js-plotly-plot:visible")).to_have_count(1)
+    expect(section.get_by_label("compare with a second setting")).not_to_be_checked()
+
+
 def test_every_control_of_the_page_is_reached_by_keyboard_in_order(page, address):
     section = open_page(page, address)
     keys = {
