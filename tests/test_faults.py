@@ -166,13 +166,18 @@ def test_a_state_of_another_training_is_not_gone_on_from(settings, dataset, tmp_
     assert figures(run) == figures(perform(other, dataset, device="cpu"))
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+@pytest.mark.parametrize("damage", [b"", b"nonsense", "cut off", "one letter"])
 def test_a_damaged_state_costs_its_phase_alone(whole, settings, dataset, tmp_path, often, damage):
     out = tmp_path / "out"
     with pytest.raises(Stopped):
         perform(settings, dataset, out=out, device="cpu", watch=stop(EpochEnd, 1, 3))
     content = (out / runs.MIDWAY).read_bytes()
-    (out / runs.MIDWAY).write_bytes(content[:-100] if damage is None else damage)
+    if damage == "cut off":
+        damage = content[:-100]
+    elif damage == "one letter":
+        damage = content.replace(b'\\"epoch\\":', b'\\"epoch\\";')
+        assert damage != content
+    (out / runs.MIDWAY).write_bytes(damage)
     events = []
     run = perform(settings, dataset, out=out, device="cpu", resume=True, watch=events.append)
     assert figures(run) == figures(whole[0])
