@@ -84,13 +84,13 @@ def test_what_the_functions_need_is_there_and_nothing_else_is_run(hand_in, tmp_p
     assert not trained.exists()
 
 
-def test_an_exercise_may_be_assigned_and_values_named_together(hand_in):
+def test_an_exercise_may_be_assigned_and_timed_and_values_named_together(hand_in):
     path = hand_in(
         "import functools\nfrom lucir_edu.lab import checks",
         "HALF, ONE = 0.5, 1\nSAME: float = 1.0",
         "def weight(power, base, num_old, num_new):\n"
         "    return base * (num_old / num_new) ** power * ONE * SAME",
-        "adaptive_lambda = functools.partial(weight, HALF)",
+        "%%time\nadaptive_lambda = functools.partial(weight, HALF)",
         "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)",
     )
     assert verdicts(path)["adaptive_lambda"] == "right"
