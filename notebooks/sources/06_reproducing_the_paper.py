@@ -188,50 +188,100 @@ for key in ("backbone", "epochs", "batch_size", "lr", "milestones", "weight_deca
 # ## Ours
 #
 # The full schedule is 160 epochs in each phase: it wants a GPU, and no run with it is recorded in this project
-# yet. Two runs are close to the paper's in the rest, LUCIR and iCaRL: all images, ResNet-32, order 1993, 50 classes
-# and then 50 (`cifar100-2tasks`, 2000 exemplars in total), with **30 epochs** per phase, in which the rate rises and
-# falls once, in bfloat16. **Predict:** how far does LUCIR stay behind the published 62.34 (CNN) and 60.21 (NME)?
-# And by how many points is it ahead of iCaRL, for each reading?
+# yet. Recorded are replay, iCaRL and LUCIR with **30 epochs** per phase, in which the rate rises and falls once, in
+# bfloat16. The rest is the paper's: all images, ResNet-32, order 1993, and in `cifar100-b50-5` 50 classes, then five
+# times 10, with 20 exemplars per class. **Predict:** how far are LUCIR (CNN, published 63.42) and iCaRL (NME, 57.17)
+# behind their averages, in a fifth of the epochs?
 
 # %%
-my_guess = {"behind": 10, "ahead, CNN": 5, "ahead, NME": 5}  # points
+my_guess = {"lucir, cnn": 5, "icarl, nme": 5}  # points
+
 
 # %%
-PUBLISHED = {"lucir": {"cnn": 62.34, "nme": 60.21},
-             "icarl": {"cnn": 51.80, "nme": 59.13}}  # last accuracy at one phase, of the table above  # fmt: skip
-short = {run["method"]: run for run in runs.load_bank("cifar100/cifar100-2tasks")}
-for method, published in PUBLISHED.items():
-    run, end = short[method], short[method]["phases"][1]
-    for kind, value in published.items():
-        print(f"{method}, {kind.upper()}: last {run['last_accuracy'][kind]:.2f} %, published {value:.2f} %; average "
-              f"{run['average_incremental_accuracy'][kind]:.2f} %, forgetting {run['forgetting'][kind]:.1f}")  # fmt: skip
-    print(f"  old classes {end['cnn_old']:.1f} %, new ones {end['cnn_new']:.1f} %, "
-          f"old taken for new {end['old_to_new']:.1f} %")  # fmt: skip
-    assert (run["config"]["epochs"], run["config"]["order_seed"], run["seed"]) == (30, 1993, 0)
+def tell(preset, measure, published):
+    """The recorded runs of a preset by method, printed beside the paper's figures."""
+    found = {run["method"]: run for run in runs.load_bank(f"cifar100/{preset}")}
+    for method in ("replay", "icarl", "lucir"):
+        run = found[method]
+        assert (run["config"]["epochs"], run["config"]["order_seed"], run["seed"]) == (30, 1993, 0)
+        for kind, value in run[measure].items():
+            beside = published.get(f"{method}, {kind}")
+            beside = f", published {beside:.2f} %: {value - beside:+.2f}" if beside else ""
+            print(f"{method:6s} {kind.upper()} {measure.replace('_', ' ')} {value:.2f} %{beside}")
+        print(f"       old taken for new at the end {run['phases'][-1]['old_to_new']:.1f} %, "
+              f"forgetting {run['forgetting']['cnn']:.1f}")  # fmt: skip
+    return found
+
+
+# %%
+PUBLISHED = {"lucir, cnn": 63.42, "lucir, nme": 63.12, "icarl, nme": 57.17}
+five = tell("cifar100-b50-5", "average_incremental_accuracy", PUBLISHED)
 print("your guess:", my_guess)
 
 # %%
-last = {method: run["last_accuracy"] for method, run in short.items()}
-assert all(abs(last["lucir"][kind] - value) < 1 for kind, value in PUBLISHED["lucir"].items())
-assert 1 < last["icarl"]["nme"] - PUBLISHED["icarl"]["nme"] < 2
-assert 4 < last["icarl"]["cnn"] - PUBLISHED["icarl"]["cnn"] < 5
-assert (
-    last["lucir"]["cnn"] > last["icarl"]["cnn"] + 5
-    and last["lucir"]["nme"] < last["icarl"]["nme"] - 0.5
+plots.show(plots.accuracy(five))
+
+# %%
+average = {method: run["average_incremental_accuracy"] for method, run in five.items()}
+ends = {method: run["phases"][-1]["old_to_new"] for method, run in five.items()}
+assert all(
+    2 < PUBLISHED[f"lucir, {kind}"] - average["lucir"][kind] < 2.6 for kind in ("cnn", "nme")
 )
-assert last["lucir"]["cnn"] - last["icarl"]["nme"] < 1.5
-confused = {method: run["phases"][1]["old_to_new"] for method, run in short.items()}
-assert confused["icarl"] > 50 and 22 < confused["lucir"] < 28
+assert 0 < average["icarl"]["nme"] - PUBLISHED["icarl, nme"] < 0.5
+assert all(
+    average["replay"][k] + 2 < average["icarl"][k] < average["lucir"][k] - 3 for k in ("cnn", "nme")
+)
+assert 3.5 < average["lucir"]["cnn"] - average["icarl"]["nme"] < 4
+assert ends["lucir"] < 13 and min(ends["replay"], ends["icarl"]) > 34
+assert runs.norm_gap(five["lucir"]) > 2 * max(map(runs.norm_gap, (five["replay"], five["icarl"])))
 
 # %% [markdown]
-# LUCIR is less than a point behind, in a fifth of the epochs; but this is **not the same protocol**: in the second
-# phase there are 2000 exemplars, 40 for each old class, where the paper has 20. With them, or with the other schedule,
-# iCaRL's head is four points *better* than published, and its NME one and a half. What the paper says of the head is
-# there all the same: iCaRL takes more than half of the old images for new ones, LUCIR a quarter, and read by the head
-# LUCIR leads by six points. But read by NME, which does without the head, iCaRL is **ahead** by a point, where in the
-# paper it is behind by one; and the better reading of each is 1.3 points apart. So LUCIR's gain in these two runs is
-# the head's. They are one run each, in one order: a point may be chance (over orders the sd is 0.7 to 0.9). What the
-# components add singly these runs do not say.
+# LUCIR is two and a half points behind by either reading; iCaRL is where the paper has it. The order is the paper's,
+# by the head and by NME: replay, iCaRL, LUCIR. LUCIR's lead over iCaRL is smaller than in the paper, 3.6 points from
+# better reading to better reading instead of 6; it may be that short training costs LUCIR more. And what the course
+# found on Glyphs-100 is there on photographs: LUCIR takes a third as many old images for new ones, although the
+# lengths of *its* embeddings are the most uneven of the three.
+#
+# ### In one step
+#
+# The same for 50 classes and then 50 (`cifar100-2tasks`), which is **not** quite the paper's: 2000 exemplars in total
+# are 40 for each old class, where the paper has 20. **Predict:** with so many, is LUCIR still ahead of iCaRL?
+
+# %%
+my_lead = {"cnn": 5, "nme": 5}  # points, last accuracy
+
+# %%
+PUBLISHED_LAST = {
+    "lucir, cnn": 62.34,
+    "lucir, nme": 60.21,
+    "icarl, cnn": 51.80,
+    "icarl, nme": 59.13,
+}
+one = tell("cifar100-2tasks", "last_accuracy", PUBLISHED_LAST)
+last = {method: run["last_accuracy"] for method, run in one.items()}
+lead = {kind: last["lucir"][kind] - last["icarl"][kind] for kind in ("cnn", "nme")}
+print(f"LUCIR's lead: CNN {lead['cnn']:+.2f}, NME {lead['nme']:+.2f}; your guess: {my_lead}")
+
+# %%
+assert all(
+    abs(last["lucir"][kind] - PUBLISHED_LAST[f"lucir, {kind}"]) < 1 for kind in ("cnn", "nme")
+)
+assert 4 < last["icarl"]["cnn"] - PUBLISHED_LAST["icarl, cnn"] < 5
+assert 1 < last["icarl"]["nme"] - PUBLISHED_LAST["icarl, nme"] < 2
+assert 5 < lead["cnn"] < 6.5 and -1.5 < lead["nme"] < -0.5
+assert 1 < last["lucir"]["cnn"] - last["icarl"]["nme"] < 1.5
+confused = {method: run["phases"][1]["old_to_new"] for method, run in one.items()}
+assert confused["replay"] > confused["icarl"] > 50 and 22 < confused["lucir"] < 28
+
+# %% [markdown]
+# LUCIR is less than a point behind the paper's. iCaRL, with twice the exemplars or with the other schedule, is *better*
+# than published: four points by its head, one and a half by NME. The head's part is as the paper says: iCaRL takes more
+# than half of the old images for new ones, LUCIR a quarter, and by the head LUCIR leads by six points. But by NME,
+# which does without the head, iCaRL is **ahead** by a point, where in the paper it is behind by one. In this one step
+# LUCIR's gain is the head's; over five it was both readings'.
+#
+# These are one run each, in one order: a point may be chance (over orders the sd is 0.7 to 0.9). What the components
+# add singly these runs do not say.
 #
 # For comparing methods with one another there is something smaller: the first 100 training and 50 test images per
 # class, 12 epochs, a small network, 5 exemplars per class, order 1993.
@@ -288,10 +338,10 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 # ```
 #
 # The runs of 30 epochs, an hour or two each on two cores that have bfloat16 (`make paper DATA=~/data SCHEDULE=short`
-# makes more of the kind):
+# makes more of the kind); and so for `cifar100-2tasks`:
 #
 # ```
-# lucir-edu sweep cifar100-2tasks --data-root ~/data --grid method=lucir,icarl --set epochs=30 \
+# lucir-edu sweep cifar100-b50-5 --data-root ~/data --grid method=lucir,icarl,replay --set epochs=30 \
 #   --set schedule=linear --set warmup=0.15
 # ```
 #
