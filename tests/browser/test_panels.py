@@ -5,7 +5,7 @@ import re
 import time
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 
 MINUTE = 60_000
 ICONS = "\uf04b "  # of the font that buttons have theirs from
@@ -18,12 +18,14 @@ def open_notebook(page, lab, name):
     address, token = lab
     page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb?reset&token={token}")
     notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
-    notebook.wait_for(timeout=MINUTE)
-    page.wait_for_function(
-        """() => window.jupyterapp && window.jupyterapp.shell.currentWidget?.sessionContext
-            ?.session?.kernel?.status === 'idle'""",
-        timeout=2 * MINUTE,
-    )
+    idle = """() => window.jupyterapp && window.jupyterapp.shell.currentWidget?.sessionContext
+        ?.session?.kernel?.status === 'idle'"""
+    try:
+        page.wait_for_function(idle, timeout=MINUTE)
+    except TimeoutError:  # now and then JupyterLab misses that its kernel is ready
+        page.reload()
+        page.wait_for_function(idle, timeout=2 * MINUTE)
+    notebook.wait_for()
     return notebook
 
 
