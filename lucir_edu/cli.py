@@ -309,7 +309,6 @@ def _report(options: argparse.Namespace) -> int:
     from lucir_edu import runs
 
     if options.html:
-        _check_file(options.html)
         with _of_the_lab("--html"):
             from lucir_edu.lab import report
     every = list(runs.find(options.folders))
@@ -319,10 +318,12 @@ def _report(options: argparse.Namespace) -> int:
             print(f"left out, for it is not complete: {run.path}", file=sys.stderr)
     if not found:
         raise UsageError("none of the runs is complete; go on with one by lucir-edu run --resume")
-    _print_table(runs.compare(found))
-    _name_stale(found)
+    with _writable(options.html) as page:
+        _print_table(runs.compare(found))
+        _name_stale(found)
+        if page:
+            report.write(found, page)
     if options.html:
-        report.write(found, options.html)
         print(f"\nwritten: {options.html}")
     return 0
 
@@ -360,20 +361,16 @@ def _writable(path: Path | None) -> Iterator[Path | None]:
         return
     from lucir_edu.files import whole
 
-    _check_file(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # a file would take the place of /dev/stdout for good
+        raise UsageError(f"{path} is a device or a pipe; name a file")
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(whole(path))
         except OSError as error:
             raise UsageError(f"cannot write {path} ({error.strerror})") from None
         yield file
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file in it")
-    if path.exists() and not path.is_file():  # a file would take the place of /dev/stdout for good
-        raise UsageError(f"{path} is a device or a pipe; name a file")
 
 
 def _print_table(rows: list[dict]) -> None:

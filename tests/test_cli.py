@@ -1,5 +1,6 @@
 """The command line as a user meets it: in its own process, judged by what it prints and leaves."""
 
+import errno
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -280,6 +282,23 @@ def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys
     assert "±" not in row, "one run has no standard deviation"
     assert cli.main(["report", str(tmp_path / "half")]) == 2
     assert "none of the runs is complete" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.html"
+    page.write_text("the one before")
+
+    def half(path, text, **kwargs):
+        path.write_bytes(text[:100].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    bank = runs.BANK / "glyphs-b50-5" / "finetune"
+    assert cli.main(["report", str(bank), "--html", str(page)]) == 2
+    printed = capsys.readouterr()
+    assert "No space left on device" in printed.err and "written" not in printed.out
+    assert page.read_text() == "the one before"
+    assert list(tmp_path.iterdir()) == [page]
 
 
 @pytest.mark.parametrize(

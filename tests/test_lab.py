@@ -2,10 +2,8 @@
 
 import asyncio
 import dataclasses
-import errno
 import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lucir_edu import hardware, losses, runs, stream
-from lucir_edu.config import UsageError, preset
+from lucir_edu.config import preset
 from lucir_edu.datasets import load
 from lucir_edu.lab import lessons, plots, report, sphere
 from lucir_edu.lab.live import Live, Probe, Throttle
@@ -188,21 +186,6 @@ def test_report_shows_the_lowest_seed_of_each_setting(trained, config, dataset, 
     report.write([later, trained["lucir"]], tmp_path / "page.html")
     headings = re.findall("<h3>(.*)</h3>", (tmp_path / "page.html").read_text())
     assert [heading.split(", ")[-1] for heading in headings] == ["Explore", "seed 0"]
-
-
-def test_a_page_that_cannot_be_written_whole_leaves_the_one_before(trained, tmp_path, monkeypatch):
-    page = tmp_path / "page.html"
-    page.write_text("the one before")
-
-    def half(path, text, **kwargs):
-        path.write_bytes(text[:100].encode())
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(UsageError, match=r"cannot write .*page.html .No space left on device"):
-        report.write([trained["lucir"]], page)
-    assert page.read_text() == "the one before"
-    assert list(tmp_path.iterdir()) == [page]
 
 
 # ---- Live training ----

@@ -12,9 +12,8 @@ from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
-from lucir_edu.config import Config, UsageError
+from lucir_edu.config import Config
 from lucir_edu.datasets import load
-from lucir_edu.files import whole
 from lucir_edu.lab import plots, views
 from lucir_edu.lab.explorer import OTHERWISE, SHORTS, Bank, is_combination
 from lucir_edu.runs import MEASURES, Run, compare, firsts
@@ -27,9 +26,6 @@ def write(runs: list[Run], path: Path, title: str = "Class-incremental learning:
 
     The switches have all runs; figures that need no JavaScript are of the lowest seed of each
     setting.
-
-    Raises:
-        UsageError: the file cannot be written.
     """
     parts: dict[str, dict[str, Any]] = {}
     for row in compare(runs):
@@ -56,11 +52,7 @@ def write(runs: list[Run], path: Path, title: str = "Class-incremental learning:
         plotly=get_plotlyjs(),
         script=(FILES / "explorer.js").read_text("utf-8"),
     )
-    try:
-        with whole(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path} ({error.strerror})") from None
+    path.write_text(text, encoding="utf-8")
 
 
 def packed(bank: Bank) -> str:
