@@ -160,9 +160,11 @@ assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 # More seeds may tell otherwise. In some minutes these print the tables we had, on another machine with other decimals:
 #
 # ```
-# lucir-edu sweep glyphs-b50-5 --seeds 1 --grid weight_decay=0.0005,0.005 --out runs/2
-# lucir-edu sweep glyphs-b50-5 --seeds 1 --grid method=cosine+lf,lucir --grid lambda_base=5,20,80 --out runs/3
-# lucir-edu sweep glyphs-b50-5 --seeds 1 --set base_classes=10 --grid cosine,less_forget,margin_ranking --out runs/6
+# lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/2 --grid weight_decay=0.0005,0.005
+# lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/3 \
+#   --grid method=cosine+lf,lucir --grid lambda_base=5,20,80
+# lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/6 \
+#   --set base_classes=10 --grid cosine,less_forget,margin_ranking
 # ```
 #
 # **2.** From `bases` the gap all but disappears: decay shortens what is new, and what is old is frozen. From scratch the
