@@ -311,14 +311,16 @@ def _report(options: argparse.Namespace) -> int:
     if options.html:
         with _of_the_lab("--html"):
             from lucir_edu.lab import report
-    every = list(runs.find(options.folders))
-    found = [run for run in every if run.complete]
-    for run in every:
-        if not run.complete:
-            print(f"left out, for it is not complete: {run.path}", file=sys.stderr)
-    if not found:
-        raise UsageError("none of the runs is complete; go on with one by lucir-edu run --resume")
     with _writable(options.html) as page:
+        every = list(runs.find(options.folders))
+        found = [run for run in every if run.complete]
+        for run in every:
+            if not run.complete:
+                print(f"left out, for it is not complete: {run.path}", file=sys.stderr)
+        if not found:
+            raise UsageError(
+                "none of the runs is complete; go on with one by lucir-edu run --resume"
+            )
         _print_table(runs.compare(found))
         _name_stale(found)
         if page:
