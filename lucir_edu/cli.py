@@ -102,9 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         help="switches (cosine,less_forget) or a setting and its values (method=replay,lucir); "
         "may be given again",
     )
-    sweep.add_argument("--seeds", type=int, default=1, help="run seeds 0 … N-1 (default 1)")
     sweep.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="so many runs at a time (default 1)"
+        "--seeds", type=int, default=1, metavar="N", help="run seeds 0 … N-1 (default 1)"
+    )
+    sweep.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="how many runs at a time (default 1)"
     )
     sweep.add_argument(
         "--scheduler",
@@ -182,16 +184,23 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a setting (see below); method=NAME sets all switches; may be given again",
     )
-    parser.add_argument("--data-root", type=_path, metavar="DIR", help="where data sets are kept")
-    parser.add_argument("--out", type=_path, metavar="DIR", help="where results go")
+    parser.add_argument(
+        "--data-root", type=_path, metavar="DIR", help="where data sets are kept (default: data)"
+    )
+    parser.add_argument(
+        "--out", type=_path, metavar="DIR", help="where results go (default: a folder in runs)"
+    )
     parser.add_argument("--device", default="auto", choices=DEVICES)
 
 
 def _settings() -> str:
     lines = [f"methods: {', '.join(METHODS)}", "", "settings and their defaults (glyphs-b50-5):"]
     for field in dataclasses.fields(configs.Config):
-        lines.append(f"  {field.name} = {field.default}")
-    return "\n".join(lines)
+        line = f"  {field.name} = {field.default}"
+        if field.name in configs.CHOICES:
+            line += f"  ({' | '.join(configs.CHOICES[field.name])})"
+        lines.append(line)
+    return "\n".join([*lines, "", "What each means stands beside it in lucir_edu/config.py."])
 
 
 def _check(settings: Iterable[configs.Config], options: argparse.Namespace) -> None:
@@ -220,6 +229,8 @@ def _run(options: argparse.Namespace) -> int:
     from lucir_edu import datasets, hardware, runs
     from lucir_edu.progress import Progress
 
+    if not options.resume:
+        runs.check_free(out)  # before the images of a folder are read
     try:
         with hardware.together(), Progress(hidden=not hardware.is_first()) as progress:
             with hardware.first_before_others():
@@ -336,8 +347,9 @@ def _name_stale(found: Iterable[Any]) -> None:
     paths = [run.path for run in found if runs.stale(run)]
     if paths:
         print(
-            f"lucir-edu: warning: made by other code than is here: {paths[0]}"
-            f"{f' and {len(paths) - 1} more' * (len(paths) > 1)}; remove what should be made anew",
+            f"lucir-edu: warning: computed by another version of the code: {paths[0]}"
+            f"{f' and {len(paths) - 1} more' * (len(paths) > 1)}; to have one anew, remove its "
+            f"folder and run it again",
             file=sys.stderr,
         )
 

@@ -79,7 +79,7 @@ class Config:
     balanced_lr: float = 0.01  # of balanced_finetune; times 0.1 half-way
 
     # Augmentation of training images
-    crop_padding: int = 2  # random crop after so much padding, in pixels
+    crop_padding: int = 2  # random crop after so much padding, in pixels (glyphs, cifar100)
     flip: bool = False  # random left-right flip; NME then averages both views
 
     seed: int = 0  # weights, batches, augmentation
@@ -125,6 +125,41 @@ class Config:
     @property
     def needs_teacher(self) -> bool:
         return self.less_forget or self.score_distillation or self.distillation
+
+    def phase_sizes(self, classes: int) -> list[int]:
+        """How many classes each phase brings, of so many in all.
+
+        ``increment=None`` is a tenth of all, and two at least; ``base_classes=None`` what five
+        increments leave, or as many as leave two.
+
+        Raises:
+            UsageError: the settings do not fit so many classes.
+
+        >>> Config().phase_sizes(100), Config(base_classes=None, increment=None).phase_sizes(8)
+        ([50, 10, 10, 10, 10, 10], [2, 2, 2, 2])
+        """
+        base, increment = self.base_classes, self.increment
+        if increment is None:
+            increment = max(2, classes // 10)
+        if base is None:
+            base = classes - min(5, max(0, classes - 2) // increment) * increment
+        rest = classes - base
+        if rest < 0 or rest % increment:
+            raise UsageError(
+                f"{classes} classes do not make a base phase of {base} and phases of {increment}; "
+                f"choose base_classes and increment so that the rest divides evenly"
+            )
+        if self.margin_ranking and rest and self.top_k > increment:
+            raise UsageError(
+                f"top_k={self.top_k} is more than the {increment} new classes of a phase; "
+                f"lower top_k, or set base_classes and increment"
+            )
+        if self.memory_total is not None and self.memory_total < classes and not self.joint:
+            raise UsageError(
+                f"memory_total={self.memory_total} has no room for an exemplar of each of the "
+                f"{classes} classes; choose at least so many"
+            )
+        return [base] + [increment] * (rest // increment)
 
     def to_dict(self) -> dict[str, typing.Any]:
         """Every knob as JSON would hold it."""
@@ -261,6 +296,9 @@ def _switches(label: str) -> str:
 def preset(name: str = "glyphs-b50-5", *, method: str = "lucir", **changes: typing.Any) -> Config:
     """The config of a preset with a method's switches and single changes on top.
 
+    Raises:
+        UsageError: there is no such preset, method or setting, or a value does not fit.
+
     >>> preset("cifar100-b50-10", method="icarl", epochs=70).distillation
     True
     """
@@ -323,7 +361,11 @@ def method_of(config: Config) -> str:
 
 
 def parse(pairs: typing.Iterable[str]) -> dict[str, typing.Any]:
-    """``["lr=0.05", "cosine=false"]`` as keyword arguments of :func:`preset`."""
+    """``["lr=0.05", "cosine=false"]`` as keyword arguments of :func:`preset`.
+
+    Raises:
+        UsageError: a pair has no "=", or names no setting.
+    """
     values: dict[str, typing.Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

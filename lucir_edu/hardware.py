@@ -20,7 +20,11 @@ from lucir_edu.config import DEVICES, UsageError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" takes the fastest that is there."""
+    """The device of that name; "auto" takes the fastest that is there.
+
+    Raises:
+        UsageError: there is no such device.
+    """
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
@@ -44,8 +48,11 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """ "bfloat16" where the machine is faster in it, when ``name`` is "auto"."""
-    if name == "float32":
+    """ "bfloat16" where the machine is faster in it, when ``name`` is "auto".
+
+    For "float32" on NVIDIA's cards it turns TF32 off in convolutions, for the whole process.
+    """
+    if name == "float32" and device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # which NVIDIA's would take for it
     if name != "auto":
         return name
@@ -82,6 +89,12 @@ def leave_a_core() -> None:
 def judging_batch(device: torch.device) -> int:
     """Images at a time when nothing is learnt: on a CPU as many as its caches hold."""
     return 128 if device.type == "cpu" else 1024
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """How images lie in memory: channels last, which is faster, but not on Apple's GPUs, where
+    batch norm had wrong gradients then (pytorch issue 175189)."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 class SGD(torch.optim.SGD):
@@ -194,7 +207,10 @@ def spread(net: nn.Module) -> nn.Module:
 
 def parallel(net: nn.Module) -> nn.Module:
     """What to call for a forward pass in training, so that all processes make the same step."""
-    return nn.parallel.DistributedDataParallel(net) if ranks() > 1 else net
+    if ranks() == 1:
+        return net
+    # Running statistics are shared when all is learnt, by agree()
+    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
 
 
 def agree(net: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Batches of images, ready for the network: normalised, on the device, channels last.
+"""Batches of images, ready for the network: normalised, on the device, laid out for it.
 
 Where several processes train together, each gets its share of a batch's images, and all labels.
 Tensors are augmented a batch at a time on the device; image files are read by worker processes.
@@ -18,6 +18,22 @@ from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets import Dataset, FileSplit, Split, TensorSplit, pictures
 
 Batch = tuple[Tensor, Tensor]  # images (n or this process's share, channels, height, width); (n,)
+
+
+def cut(images: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches. A single image that is left over joins the last batch: of
+    one alone batch norm may have nothing to learn from.
+
+    >>> cut(10, 4), cut(9, 4)
+    ([4, 4, 2], [4, 5])
+    """
+    sizes = [batch_size] * (images // batch_size)
+    rest = images % batch_size
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
 
 
 class TensorLoader:
@@ -45,10 +61,9 @@ class TensorLoader:
         lefts = torch.randint(reach, (n,), generator=generator).to(self.device)
         flips = torch.rand(n, generator=generator).to(self.device) < (0.5 if self.flip else 0)
         order = order.to(self.device)
-        for start in range(0, n, batch_size):
-            rows = slice(start, start + batch_size)
-            mine = (hardware.share(draws[rows]) for draws in (order, tops, lefts, flips))
-            yield self._crop(*mine), self.labels[order[rows]]
+        batches = (draws.split(cut(n, batch_size)) for draws in (order, tops, lefts, flips))
+        for rows, *draws in zip(*batches, strict=True):
+            yield self._crop(*map(hardware.share, (rows, *draws))), self.labels[rows]
 
     def plain(
         self, indices: Tensor, batch_size: int | None = None, flip: bool = False
@@ -67,8 +82,7 @@ class TensorLoader:
         right = torch.where(flips[:, None], self.width - 1 - right, right)  # (n, width)
         y, x = tops[:, None] + down, lefts[:, None] + right
         pixels = self.padded[rows[:, None, None], y[:, :, None], x[:, None, :]]  # (n, h, w, c)
-        images = (pixels.float() - self.mean) / self.std
-        return images.permute(0, 3, 1, 2)
+        return _laid((pixels.float() - self.mean) / self.std)
 
 
 class FileLoader:
@@ -89,30 +103,35 @@ class FileLoader:
         """One epoch: shuffled, each image cropped (and flipped) at random."""
         order = indices[torch.randperm(len(indices), generator=generator)]
         seeds = torch.randint(2**31, (len(order),), generator=generator)
-        return self._batches(order, seeds, batch_size)
+        return self._batches(order, seeds, cut(len(order), batch_size))
 
     def plain(self, indices: Tensor, batch_size: int = 128, flip: bool = False) -> Iterator[Batch]:
         """The middle of each image, in the order given, or all mirrored."""
         views = torch.full_like(indices, _MIRRORED if flip else _PLAIN)
         return self._batches(indices, views, batch_size)
 
-    def _batches(self, indices: Tensor, views: Tensor, batch_size: int) -> Iterator[Batch]:
-        batches = indices.split(batch_size)
-        items = torch.stack([indices, views], dim=1).split(batch_size)  # (n, 2) each
+    def _batches(self, indices: Tensor, views: Tensor, sizes: int | list[int]) -> Iterator[Batch]:
+        items = torch.stack([indices, views], dim=1).split(sizes)  # (n, 2) each
         loader = torch.utils.data.DataLoader(
             self._files,
             batch_sampler=[hardware.share(item).numpy() for item in items],
-            num_workers=min(self.workers, len(batches)),
+            num_workers=min(self.workers, len(items)),
             generator=torch.Generator(),  # and not the one that others draw from
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
         )
-        for rows, pixels in zip(batches, loader, strict=True):
+        every = self.labels[indices.to(self.device)].split(sizes)  # at once: copies make GPUs wait
+        for labels, pixels in zip(every, loader, strict=True):
             if isinstance(pixels, str):
                 raise UsageError(f"{pixels}; mend the file, and go on with --resume")
             pixels = pixels.to(self.device, non_blocking=True)
-            images = (pixels.float() - self.mean) / self.std  # (n, height, width, 3)
-            yield images.permute(0, 3, 1, 2), self.labels[rows.to(self.device)]
+            yield _laid((pixels.float() - self.mean) / self.std), labels
+
+
+def _laid(images: Tensor) -> Tensor:
+    """(n, height, width, channels) as (n, channels, height, width), as the device likes it."""
+    layout = hardware.layout(images.device)
+    return images.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
 _PLAIN, _MIRRORED = -1, -2  # views of an image; others are seeds
@@ -136,7 +155,7 @@ class _Files(torch.utils.data.Dataset):
                 image, mirrored = pictures.read(path, pictures.middle), view == _MIRRORED
             else:
                 with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(view)
+                    torch.default_generator.manual_seed(view)
                     mirrored = self.flip and torch.rand(()).item() < 0.5
                     image = pictures.read(path, self._part)
         except Exception as error:  # Pillow raises many kinds

@@ -32,7 +32,7 @@ def cosine_similarity_matrix(features: Tensor, weight: Tensor) -> Tensor:
         weight: (C, d), a class embedding per row.
 
     Returns:
-        (n, C), in [-1, 1]; a zero row on either side gives 0.
+        (n, C), in [-1, 1] but for rounding; a zero row on either side gives 0.
 
     >>> cosine_similarity_matrix(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
     tensor([[0.6000, 0.8000]])
@@ -49,7 +49,7 @@ def less_forget(features: Tensor, old_features: Tensor) -> Tensor:
         old_features: (n, d), of the teacher; no gradient flows into it.
 
     Returns:
-        A scalar in [0, 2].
+        A scalar in [0, 2], but for rounding.
 
     >>> less_forget(torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.0, 2.0], [6.0, 8.0]]))
     tensor(0.5000)
@@ -68,6 +68,9 @@ def adaptive_lambda(base: float, num_old: int, num_new: int, rule: str = "code")
         base: lambda_base.
         num_old, num_new: classes before this phase, and new in it; at least 1 each.
         rule: "code" or "paper".
+
+    Raises:
+        ValueError: there are no old or no new classes, or there is no such rule.
 
     >>> round(adaptive_lambda(5, 50, 10), 4), round(adaptive_lambda(5, 50, 10, rule="paper"), 4)
     (11.1803, 2.2361)
@@ -99,6 +102,16 @@ def margin_ranking(
         top_k: K; at most the number of new classes.
         margin: m.
         reduction: "paper" sums over K, "code" takes the mean over K.
+
+    Returns:
+        A scalar, 0 or more.
+
+    Raises:
+        ValueError: ``top_k`` is not from 1 to the new classes, or there is no such reduction.
+
+    >>> cosines = torch.tensor([[0.6, 0.1, 0.0, 0.5, 0.3, -0.2], [0.2, 0.9, 0.1, 0.1, 0.0, 0.3]])
+    >>> margin_ranking(cosines, torch.tensor([0, 1]), num_old=3)
+    tensor(0.1500)
     """
     num_new = cosines.shape[1] - num_old
     if not 1 <= top_k <= num_new:

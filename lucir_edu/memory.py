@@ -22,6 +22,9 @@ def herding(features: Tensor, count: int) -> Tensor:
     Returns:
         (count,) indices, best first.
 
+    Raises:
+        ValueError: ``count`` is more than n, or negative.
+
     >>> herding(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 3).tolist()
     [1, 2, 0]
     """

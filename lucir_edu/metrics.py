@@ -44,6 +44,9 @@ def forgetting(matrix: ArrayLike) -> float:
     Returns:
         Percentage points, the last group left out; 0 for a single phase.
 
+    Raises:
+        ValueError: the matrix is not square.
+
     >>> forgetting([[90, 0, 0], [70, 80, 0], [50, 85, 95]])
     17.5
     """

@@ -126,6 +126,9 @@ def imprint(features: Tensor, labels: Tensor, num_new: int, old_weight: Tensor) 
     Returns:
         (num_new, d).
 
+    Raises:
+        ValueError: ``labels`` lacks a class, or has another one.
+
     >>> imprint(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]), 1,
     ...         torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[2.1213, 2.1213]])
@@ -270,7 +273,7 @@ def build(config: Config, num_classes: int, in_channels: int, seed: int) -> Incr
         in_channels: 1 for grey images, 3 for colour.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the GPUs' would not be put back
         backbone = BACKBONES[config.backbone](config.width, in_channels)
         feature_dim = backbone.feature_dim
         if config.feature_dim is not None:

@@ -39,9 +39,8 @@ BANK = Path(__file__).parents[1] / "data" / "bank"
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
-# Settings that count from the first incremental phase on
-MACHINE = ("code", "torch", "device", "precision")  # of an environment: what rounds as it does
-LATER = (
+MACHINE = ("code", "torch", "device", "precision")  # of an environment: one run has one of each
+LATER = (  # settings that count from the first incremental phase on
     "exemplars_per_class", "memory_total", "joint", "less_forget", "margin_ranking", "imprint",
     "adaptive_lambda", "freeze_old_embeddings", "balanced_finetune", "score_distillation",
     "distillation", "lambda_base", "lambda_rule", "top_k", "margin", "margin_weight",
@@ -112,9 +111,14 @@ def perform(
         watch: is called with every event.
 
     Raises:
-        UsageError: ``out`` holds a run already, or another one than is to be resumed.
+        UsageError: ``out`` holds a run already, or another one than is to be resumed; a class has
+            no test image; or as :func:`lucir_edu.trainer.train`.
     """
     stream, target = make_stream(config, dataset), hardware.pick_device(device)
+    tested = torch.bincount(stream.dataset.test.labels, minlength=stream.bounds[-1])
+    if not tested.all():
+        name = stream.dataset.classes[int(tested.argmin())]
+        raise UsageError(f"class {name!r} has no test image; leave it out, or add one")
     about = {
         "preset": preset,
         "method": method_of(config),
@@ -136,6 +140,7 @@ def perform(
             identity = _identity(config, stream, about["environment"])
             midway = load_midway(out, identity) if resume else None
         if earlier is not None:
+            about["environment"] = _both(earlier["environment"], about["environment"])
             start = load_state(out, len(earlier["phases"]) - 1, stream)
         elif base is not None:
             start = dataclasses.replace(load_state(base.path, 0), exemplars=None, plane=None)
@@ -165,6 +170,18 @@ def perform(
                 last_kept = time.monotonic()
             watch(event)
     return run
+
+
+def check_free(out: Path) -> None:
+    """Complain when a folder holds a run, begun or done.
+
+    Raises:
+        UsageError: it does.
+    """
+    if any((out / name).exists() for name in (RESULTS, MIDWAY)):
+        raise UsageError(
+            f"{out} holds a run already; add --resume to go on, or choose another --out"
+        )
 
 
 def kept(out: Path) -> str:
@@ -237,12 +254,9 @@ def _earlier(
     out: Path, config: Config, stream: Stream, resume: bool, environment: Mapping[str, Any]
 ) -> Run | None:
     """The run to go on with, if any; complains if ``out`` may not be used."""
-    there = [name for name in (RESULTS, MIDWAY) if (out / name).exists()]
-    if there and not resume:
-        raise UsageError(
-            f"{out} holds a run already; add --resume to go on, or choose another --out"
-        )
-    if RESULTS not in there:
+    if not resume:
+        check_free(out)
+    if not (out / RESULTS).exists():
         return None
     earlier, wanted = load(out), _settings(config)
     had = _settings(Config.from_dict(earlier["config"]))
@@ -260,6 +274,16 @@ def _earlier(
             f"another --out"
         )
     return earlier
+
+
+def _both(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment of a run that was begun in one and goes on in another."""
+    both = {}
+    for key, value in now.items():
+        before = was.get(key)
+        same = before == value or str(before).endswith(f", then {value}")
+        both[key] = before if same else f"{before}, then {value}"
+    return both
 
 
 def assemble(
@@ -477,7 +501,11 @@ def load_state(folder: Path, phase: int, stream: Stream | None = None) -> State:
 
 
 def read_state(path: Path, phase: int) -> State:
-    """The state in a file of :func:`save_state`; one without exemplars has them chosen anew."""
+    """The state in a file of :func:`save_state`; one without exemplars has them chosen anew.
+
+    Raises:
+        UsageError: the file is damaged, or not of this kind.
+    """
     weights: dict[str, Tensor] = {}
     exemplars: list[Tensor] = []
     plane = None

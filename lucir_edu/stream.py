@@ -1,13 +1,12 @@
 """The stream: in which order classes come, and what each phase brings."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lucir_edu.config import Config, UsageError
+from lucir_edu.config import Config
 from lucir_edu.datasets import Dataset
 
 
@@ -55,46 +54,16 @@ class Stream:
         return [0, *(phase.num_seen for phase in self.phases)]
 
 
-def split_classes(total: int, base: int | None, increment: int | None) -> Sequence[int]:
-    """How many classes each phase brings.
-
-    Args:
-        base: of the base phase; None: what five increments leave.
-        increment: of every later phase; None: a tenth of all, and two at least of 12 or more.
+def make(config: Config, dataset: Dataset) -> Stream:
+    """Put the classes in order and cut the data set into phases.
 
     Raises:
-        UsageError: they do not add up to ``total``.
-
-    >>> split_classes(100, 50, 10)
-    [50, 10, 10, 10, 10, 10]
+        UsageError: the config does not fit the number of classes.
     """
-    if increment is None:
-        increment = max(2 if total >= 12 else 1, total // 10)
-    if base is None:
-        base = total - 5 * increment
-        if base < 1:
-            raise UsageError(f"{total} classes are too few for 5 phases; set base_classes")
-    rest = total - base
-    if rest < 0 or rest % increment:
-        raise UsageError(
-            f"{total} classes do not make a base phase of {base} and phases of {increment}; "
-            f"choose base_classes and increment so that the rest divides evenly"
-        )
-    return [base] + [increment] * (rest // increment)
-
-
-def make(config: Config, dataset: Dataset) -> Stream:
-    """Put the classes in order and cut the data set into phases."""
     order = class_order(len(dataset.classes), config.order_seed)
     dataset = dataset.with_labels(order)
     phases, num_old = [], 0
-    sizes = split_classes(len(order), config.base_classes, config.increment)
-    if config.margin_ranking and len(sizes) > 1 and config.top_k > sizes[1]:
-        raise UsageError(
-            f"top_k={config.top_k} is more than the {sizes[1]} new classes of a phase; "
-            f"lower top_k, or set base_classes and increment"
-        )
-    for number, num_new in enumerate(sizes):
+    for number, num_new in enumerate(config.phase_sizes(len(order))):
         labels, seen = dataset.train.labels, num_old + num_new
         is_new = (labels >= num_old) & (labels < seen)
         phases.append(

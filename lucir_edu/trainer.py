@@ -62,7 +62,7 @@ class EpochEnd:
     epoch: int
     losses: dict[str, float]  # mean over the epoch's steps
     train_accuracy: float  # percent, of augmented images as they were learnt
-    learning_rate: float
+    learning_rate: float  # of the epoch's first step
     model: IncrementalModel
     midway: Callable[[], "Midway"] | None  # where to go on from; None in class-balance tuning
 
@@ -105,7 +105,7 @@ class Measurement:
     weight_norm_new: float
     eta: float | None  # the cosine head's scale
     exemplars: int  # images in memory, after the phase
-    seconds: float
+    seconds: float  # by the clock, with what a consumer of the events did meanwhile
     losses: dict[str, list[float]]  # each term's mean over every epoch
     # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; embedding_angles (C, C),
     # whole degrees between class embeddings; weight_norms, biases, mean_logits and logit_sds (C,),
@@ -200,7 +200,7 @@ class Learner:
         base = self.stream.phases[0].num_new
         channels = len(ordered.mean)
         net = model.build(config, base, channels, _seed(config, 0))
-        self.net = hardware.spread(net.to(device, memory_format=torch.channels_last))
+        self.net = hardware.spread(net.to(device, memory_format=hardware.layout(device)))
         self.plane: Tensor | None = None
         self.losses: dict[str, list[float]] = {}  # of the present phase
         self.began = time.perf_counter()  # the present phase
@@ -214,7 +214,7 @@ class Learner:
                 teacher = self.net.teacher()
             self.grow(phase, imprinted=None if midway is None else False)
         indices = torch.cat([phase.train, self.memory.indices])
-        steps = config.epochs * -(-len(indices) // config.batch_size)
+        steps = config.epochs * len(loader.cut(len(indices), config.batch_size))
         yield PhaseStart(
             phase.number, len(self.stream.phases), phase.num_old, phase.num_new,
             len(phase.train), len(self.memory.indices), config.epochs, steps,
@@ -222,7 +222,10 @@ class Learner:
         yield from self.fit(phase, indices, teacher, midway)
         self.choose_exemplars(phase)
         if config.balanced_finetune and phase.num_old and len(self.memory.indices):
-            yield from self.fit(phase, self.memory.indices, teacher, balanced=True)
+            try:
+                yield from self.fit(phase, self.memory.indices, teacher, balanced=True)
+            finally:  # also when it is stopped in there
+                self.net.requires_grad_(True)
         measurement = yield from self.measure(phase)
         yield PhaseEnd(measurement, self.net, self.memory, self.plane)
 
@@ -256,7 +259,7 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        steps_per_epoch = -(-len(indices) // config.batch_size)
+        steps_per_epoch = len(loader.cut(len(indices), config.batch_size))
 
         def rate(step: int) -> float:
             if balanced:
@@ -291,11 +294,11 @@ class Learner:
                 terms = {name: term.detach() for name, term in terms.items()}
                 recent.append(terms)
                 if len(recent) == LOOK_EVERY:
-                    self.look(recent, phase, step)
+                    self.look(recent, phase, step, balanced)
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 correct += (output.logits.detach().argmax(dim=1) == targets).sum()
                 yield StepEnd(phase.number, epoch, step, terms)
-            self.look(recent, phase, step)
+            self.look(recent, phase, step, balanced)
             means = {name: total.item() / steps_per_epoch for name, total in sums.items()}
             for name, mean in means.items():
                 self.losses.setdefault(name, []).append(round(mean, 5))
@@ -304,8 +307,6 @@ class Learner:
             yield EpochEnd(
                 phase.number, epoch, means, share, first_rate, net, None if balanced else here
             )
-        if balanced:
-            net.requires_grad_(True)
         hardware.agree(net)
 
     def where(
@@ -315,13 +316,13 @@ class Learner:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
     ) -> Midway:
-        """Where the training stands at the end of an epoch."""
-        tensors = {f"model.{name}": t for name, t in self.net.state_dict().items()}
+        """Where the training stands at the end of an epoch; it stays so while training goes on."""
+        tensors = {f"model.{name}": t.clone() for name, t in self.net.state_dict().items()}
         (group,) = optimizer.param_groups
         for number, parameter in enumerate(group["params"]):
             buffer = optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
-                tensors[f"momentum.{number:03d}"] = buffer
+                tensors[f"momentum.{number:03d}"] = buffer.clone()
         tensors["generator"] = generator.get_state()
         return Midway(
             phase.number, epoch, time.perf_counter() - self.began, copy.deepcopy(self.losses),
@@ -349,7 +350,9 @@ class Learner:
         self.losses = copy.deepcopy(midway.losses)
         self.began -= midway.seconds
 
-    def look(self, recent: list[dict[str, Tensor]], phase: Phase, step: int) -> None:
+    def look(
+        self, recent: list[dict[str, Tensor]], phase: Phase, step: int, balanced: bool
+    ) -> None:
         """Make sure that all losses of the last steps are numbers, and forget them.
 
         Now and then, for each look waits for the device.
@@ -360,11 +363,15 @@ class Learner:
         fine = torch.stack([torch.stack(list(terms.values())) for terms in recent]).isfinite()
         if not fine.all():
             which, term = (~fine).nonzero()[0].tolist()  # the first step, and its first term
+            where = f"phase {phase.number}"
+            remedy = f"lr={self.config.lr} or raise warmup={self.config.warmup}"
+            if balanced:
+                where = f"class-balance tuning of {where}"
+                remedy = f"balanced_lr={self.config.balanced_lr}"
             raise UsageError(
-                f"the loss is no number any more: {names[term].replace('_', ' ')} in phase "
-                f"{phase.number}, step {step - len(recent) + 1 + which}; most likely the steps are "
-                f"too large: lower lr={self.config.lr} or raise warmup={self.config.warmup} "
-                f"(phases before this one are kept)"
+                f"the loss is no number any more: {names[term].replace('_', ' ')} in {where}, step "
+                f"{step - len(recent) + 1 + which}; most likely the steps are too large: lower "
+                f"{remedy} (phases before this one are kept)"
             )
         recent.clear()
 
@@ -377,7 +384,7 @@ class Learner:
                 features, labels - phase.num_old, phase.num_new, self.net.head.weight.detach()
             )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.config, phase.number))
+            torch.default_generator.manual_seed(_seed(self.config, phase.number))
             self.net.head.grow(phase.num_new, new_weight)
         if self.config.freezes_old:
             self.net.head.freeze_old()
@@ -561,23 +568,20 @@ def evaluate(
     net: IncrementalModel, images: Tensor, precision: str = "float32", total: int | None = None
 ) -> Output:
     """A network's output for a batch, in evaluation mode; ``total`` as for its ``forward``."""
-    was_training = net.training
+    modes = [(module, module.training) for module in net.modules()]
     net.eval()
     with hardware.autocast(images.device, precision):
         output = net(images, total)
-    net.train(was_training)
+    for module, training in modes:  # not all alike in class-balance tuning
+        module.training = training
     return output
 
 
 def predict(
-    net: IncrementalModel,
-    images: loader.Loader,
-    indices: Tensor,
-    precision: str = "float32",
-    flip: bool = False,
+    net: IncrementalModel, images: loader.Loader, indices: Tensor, precision: str = "float32"
 ) -> tuple[Output, Tensor]:
     """A network's output for some images, in evaluation mode, and their labels."""
-    batches = images.plain(indices, flip=flip)
+    batches = images.plain(indices)
     return joined([(evaluate(net, x, precision, len(y)), y) for x, y in batches])
 
 

@@ -223,10 +223,6 @@ COMBINATIONS = {  # settings, and what the line says
     "a base phase beyond all classes": (["base_classes=101"], "100 classes"),
     "a base phase of more than a subset": (["subset_classes=20"], "20 classes"),
     "a subset beyond all classes": (["subset_classes=101"], "subset_classes=101"),
-    "a subset too small for five phases": (
-        ["subset_classes=4", "base_classes=none", "increment=none", "top_k=1"], "base_classes"),
-    "an open base phase with too large increments": (["base_classes=none", "increment=20"],
-                                                     "base_classes"),
     "a memory smaller than the classes": (["memory_total=99"], "memory_total=99"),
     "a memory of one": (["memory_total=1"], "memory_total=1"),
     "a memory smaller than the subset": (["subset_classes=70", "memory_total=69"], "70 classes"),

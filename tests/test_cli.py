@@ -326,9 +326,9 @@ def test_runs_of_other_code_are_named(finished, tmp_path, capsys):
         run["environment"]["code"] = "older"
         runs.save(run, tmp_path / name)
     assert cli.main(["report", str(folder / "run")]) == 0
-    assert "other code" not in capsys.readouterr().err
+    assert "another version" not in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 0
-    told = f"made by other code than is here: {tmp_path / 'one'} and 1 more; remove what should"
+    told = f"by another version of the code: {tmp_path / 'one'} and 1 more; to have one anew"
     assert told in capsys.readouterr().err
 
 

@@ -13,7 +13,6 @@ from lucir_edu.config import (
     parse,
     preset,
 )
-from lucir_edu.stream import split_classes
 
 # ---- Presets ----------------------------------------------------------------------------------
 
@@ -29,7 +28,7 @@ def test_the_presets_that_are_promised_are_there():
 @pytest.mark.parametrize("phases", [1, 2, 5, 10, 25])
 def test_cifar_presets_have_the_authors_settings(phases):
     config = preset(f"cifar100-b50-{phases}")
-    assert len(split_classes(100, config.base_classes, config.increment)) == phases + 1
+    assert len(config.phase_sizes(100)) == phases + 1
     expected = {
         "dataset": "cifar100", "order_seed": 1993, "base_classes": 50, "backbone": "resnet32",
         "width": 16, "epochs": 160, "batch_size": 128, "lr": 0.1, "momentum": 0.9,
@@ -45,7 +44,7 @@ def test_cifar_presets_have_the_authors_settings(phases):
 @pytest.mark.parametrize(("name", "sizes"), [("2tasks", [50, 50]), ("5tasks", [20] * 5)])
 def test_presets_with_2000_images_in_total(name, sizes):
     config = preset(f"cifar100-{name}")
-    assert split_classes(100, config.base_classes, config.increment) == sizes
+    assert config.phase_sizes(100) == sizes
     assert config.memory_total == 2000
 
 
@@ -56,7 +55,7 @@ def test_presets_with_2000_images_in_total(name, sizes):
 )
 def test_imagenet_presets_have_the_authors_settings(name, classes, phases):
     config = preset(name)
-    sizes = split_classes(classes, config.base_classes, config.increment)
+    sizes = config.phase_sizes(classes)
     assert sizes == [classes // 2] + [classes // 2 // phases] * phases
     expected = {
         "dataset": "folder", "order_seed": 1993, "backbone": "resnet18", "feature_dim": None,
@@ -73,7 +72,7 @@ def test_imagenet_presets_have_the_authors_settings(name, classes, phases):
 
 def test_the_default_preset_is_lucir_on_glyphs():
     assert preset() == preset("glyphs-b50-5") == Config()
-    assert split_classes(100, Config().base_classes, Config().increment) == [50] + [10] * 5
+    assert Config().phase_sizes(100) == [50] + [10] * 5
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -295,6 +295,34 @@ def test_a_file_that_may_not_be_opened_is_damaged(make_root, cache, monkeypatch)
     assert found == (str(dataset.train.paths[4], "utf-8"), "Permission denied")
 
 
+@pytest.mark.parametrize("wrong", ["base_classes=3", "increment=3", "top_k=3", "memory_total=3"])
+def test_settings_that_do_not_fit_are_refused_before_images_are_read(
+    make_root, tmp_path, monkeypatch, capsys, wrong
+):
+    read = []
+    monkeypatch.setattr(folder, "choose", lambda *arguments: read.append(arguments))
+    assert run(make_root("abcd"), tmp_path / "run", wrong) == 2
+    assert not read and wrong.partition("=")[2] in capsys.readouterr().err
+
+
+def test_a_taken_folder_is_refused_before_images_are_read(make_root, tmp_path, tiny, monkeypatch):
+    root, read = make_root("abcd"), []
+    assert run(root, tmp_path / "run") == 0
+    monkeypatch.setattr(folder, "load", read.append)
+    assert run(root, tmp_path / "run") == 2
+    assert not read
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_few_classes_can_be_learnt_without_a_setting(make_root, tmp_path, tiny, count):
+    root = make_root("abcdefg"[:count])
+    few = ["backbone=small", "epochs=1", "batch_size=4", "workers=0"]
+    changes = [word for setting in few for word in ("--set", setting)]
+    arguments = ["run", "folder", "--data-root", str(root), "--out", str(tmp_path / "run")]
+    assert cli.main([*arguments, *changes]) == 0
+    assert runs.load(tmp_path / "run")["phases"][-1]["classes_seen"] == count
+
+
 def test_data_lists_what_is_damaged(odd_root, capsys):
     command = ["data", "--dataset", "folder", "--data-root", str(odd_root)]
     assert cli.main(command) == 2

@@ -132,7 +132,15 @@ def test_float32_is_no_tf32(monkeypatch):
     hardware.pick_precision("bfloat16", CPU)
     assert torch.backends.cudnn.allow_tf32
     hardware.pick_precision("float32", CPU)
+    assert torch.backends.cudnn.allow_tf32, "it is no matter of the CPU's"
+    hardware.pick_precision("float32", torch.device("cuda"))
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_images_lie_channels_last_but_on_apples_gpus():
+    layouts = {name: hardware.layout(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert layouts.pop("mps") == torch.contiguous_format
+    assert set(layouts.values()) == {torch.channels_last}
 
 
 def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):

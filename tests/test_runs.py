@@ -341,6 +341,25 @@ def test_one_run_is_not_of_two_kinds(halted, short, dataset, key):
     assert json.loads(results.read_text()) == before
 
 
+def test_a_run_that_went_on_elsewhere_says_so(halted, short, dataset, monkeypatch):
+    results = halted / "results.json"
+    before = json.loads(results.read_text())
+    before["environment"]["threads"] = 99
+    results.write_text(json.dumps(before))
+    run = perform(short, dataset, out=halted, device="cpu", resume=True)
+    here = torch.get_num_threads()
+    assert run["environment"]["threads"] == f"99, then {here}"
+    assert runs.load(halted)["environment"] == run["environment"]
+    assert run["environment"]["torch"] == torch.__version__.partition("+")[0]
+    assert not runs.same_base(short, dataset, "cpu", [run])
+
+
+def test_a_class_without_a_test_image_is_named(short, dataset):
+    test = dataset.test.take(torch.nonzero(dataset.test.labels != 10)[:, 0])
+    with pytest.raises(UsageError, match=f"class '{dataset.classes[10]}' has no test image"):
+        perform(short, dataclasses.replace(dataset, test=test), device="cpu")
+
+
 def test_a_file_is_no_folder(short, dataset, tmp_path):
     path = tmp_path / "file"
     path.write_text("")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lucir_edu import stream
-from lucir_edu.config import UsageError
+from lucir_edu.config import Config, UsageError
 
 # ---- Order ------------------------------------------------------------------------------------
 
@@ -47,24 +47,23 @@ def test_an_order_has_every_class_once(seed):
         (100, 100, 10, [100]),
         (40, None, None, [20] + [4] * 5),
         (12, None, 2, [2] * 6),
-        (7, None, None, [2] + [1] * 5),
+        (7, None, None, [3, 2, 2]),
+        (5, None, None, [3, 2]),
+        (2, None, None, [2]),
+        (1, None, None, [1]),
         (12, None, None, [2] * 6),
         (19, None, None, [9] + [2] * 5),
     ],
 )
 def test_how_many_classes_each_phase_brings(total, base, increment, expected):
-    assert stream.split_classes(total, base, increment) == expected
+    config = Config(base_classes=base, increment=increment)
+    assert config.phase_sizes(total) == expected
 
 
 @pytest.mark.parametrize(("total", "base", "increment"), [(100, 50, 30), (40, 50, 10)])
 def test_classes_must_fill_the_phases(total, base, increment):
     with pytest.raises(UsageError, match=f"{total} classes.*{base}.*{increment}"):
-        stream.split_classes(total, base, increment)
-
-
-def test_too_few_classes_for_five_increments():
-    with pytest.raises(UsageError, match="5 classes are too few"):
-        stream.split_classes(5, None, None)
+        Config(base_classes=base, increment=increment).phase_sizes(total)
 
 
 def test_phases_tell_old_from_new_classes(config, dataset):

@@ -492,6 +492,46 @@ def test_balanced_finetune_tunes_the_head_alone_on_exemplars(make_config, datase
     assert targets.bincount().tolist() == [4 * 3] * 9
 
 
+def test_a_look_inside_balanced_finetune_changes_nothing(make_config, dataset):
+    config = make_config(balanced_finetune=True, balanced_epochs=2)
+    (_, undisturbed, *_) = learn(config, dataset)
+    learner = learner_after_base(config, dataset)
+    images, _ = next(learner.test_images.plain(learner.stream.phases[0].test))
+    for event in learner.learn(learner.stream.phases[1]):
+        if isinstance(event, StepEnd):
+            trainer.evaluate(learner.net, images)
+    assert same(copied(learner.net), undisturbed.weights)
+
+
+def test_who_stops_inside_balanced_finetune_has_a_network_that_can_learn(make_config, dataset):
+    learner = learner_after_base(make_config(balanced_finetune=True), dataset)
+    events = learner.learn(learner.stream.phases[1])
+    while not (isinstance(event := next(events), EpochEnd) and event.midway is None):
+        pass
+    assert not any(p.requires_grad for p in learner.net.backbone.parameters())
+    events.close()
+    assert all(p.requires_grad for p in learner.net.backbone.parameters())
+
+
+def test_an_image_left_over_is_learnt_where_features_are_single_pixels(make_config, make_dataset):
+    """Batch norm has nothing to learn from one image of one pixel."""
+    dataset, config = make_dataset(size=4), make_config(batch_size=47, epochs=1)
+    events = list(train(config, dataset, device="cpu"))  # 48 images in the base phase
+    starts = [event for event in events if isinstance(event, PhaseStart)]
+    assert starts[0].images_new == 48 and starts[0].steps == 1
+    assert sum(isinstance(event, StepEnd) for event in events) == sum(e.steps for e in starts)
+
+
+def test_gpus_random_numbers_are_left_alone(make_config, dataset, monkeypatch):
+    """Only the CPU's are put back."""
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    learn(make_config(), dataset)
+    assert not seeds
+    torch.manual_seed(5)
+    assert seeds == [5], "it would have been seen"
+
+
 def test_balanced_finetune_leaves_the_next_phase_frozen_as_ever(make_config, dataset):
     config = make_config(balanced_finetune=True, balanced_epochs=1)
     learner = learner_after_base(config, dataset)

@@ -77,18 +77,11 @@ def load(config: Config, root: str | Path | None = None) -> Dataset:
         dataset = folder.load(root)
     dataset = _classes(dataset, config)
     if isinstance(dataset.train, FileSplit):
+        config.phase_sizes(len(dataset.classes))  # complains, if it must, before all are read
         return folder.choose(dataset, config, root, default_root())
     return limit(dataset, config.train_per_class, config.test_per_class)
 
 
 def _classes(dataset: Dataset, config: Config) -> Dataset:
-    """The classes that a config takes; complains when they do not fit."""
-    if config.subset_classes is not None:
-        dataset = subset(dataset, config.subset_classes)
-    classes = len(dataset.classes)
-    if config.memory_total is not None and config.memory_total < classes and not config.joint:
-        raise UsageError(
-            f"memory_total={config.memory_total} has no room for an exemplar of each of the "
-            f"{classes} classes; choose at least so many"
-        )
-    return dataset
+    """The classes that a config takes."""
+    return dataset if config.subset_classes is None else subset(dataset, config.subset_classes)

@@ -76,6 +76,9 @@ def subset(dataset: Dataset, num_classes: int) -> Dataset:
     """The classes that the authors' ImageNet-Subset has: drawn with numpy's legacy seed 1993.
 
     They stay in the data set's order, as in the authors' code, which copies their folders.
+
+    Raises:
+        UsageError: there are fewer classes.
     """
     total = len(dataset.classes)
     if num_classes > total:
