@@ -37,6 +37,7 @@ run := $(BIN)/lucir-edu sweep glyphs-b50-5 --out runs/glyphs-b50-5 --processes 2
 results: $(ready)  ## recompute the recorded runs on Glyphs-100
 	$(run) --seeds 5 --grid cosine,less_forget,margin_ranking
 	$(run) --seeds 5 --grid method=finetune,icarl,joint
+	$(run) --seeds 5 --set method=cosine --grid imprint=false
 	$(run) --seeds 3 --set method=cosine --set score_distillation=true
 	$(run) --seeds 3 --grid lambda_rule=paper
 	$(run) --seeds 3 --grid freeze_old_embeddings=false

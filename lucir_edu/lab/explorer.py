@@ -20,6 +20,7 @@ OTHERWISE = {  # recorded settings beside the eight combinations, in words
     "finetune": "no exemplars (finetune)",
     "icarl": "distillation (icarl)",
     "joint": "all images kept (joint)",
+    "cosine+no_imprint": "cosine, new embeddings from random ones",
     "cosine+score_distillation": "cosine + score distillation",
     "lucir lambda_rule=paper": "all three, λ by the paper's rule",
     "lucir exemplars_per_class=1": "all three, 1 exemplar per class",
