@@ -59,10 +59,10 @@ class Progress:
         m = event.measurement
         if not self._headed:
             self._headed = True
-            print("phase  classes    CNN    NME  CNN old  CNN new  old as new  seconds")
+            print("phase  classes    CNN    NME  CNN old  CNN new  old taken for new  seconds")
         figures = (
             f"{m.phase:5d} {m.classes_seen:8d} {m.cnn:6.1f} {_figure(m.nme, 6)} "
-            f"{_figure(m.cnn_old, 8)} {m.cnn_new:8.1f} {_figure(m.old_to_new, 11)} {m.seconds:8.1f}"
+            f"{_figure(m.cnn_old, 8)} {m.cnn_new:8.1f} {_figure(m.old_to_new, 18)} {m.seconds:8.1f}"
         )
         print(figures, flush=True)
 

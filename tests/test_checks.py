@@ -313,11 +313,11 @@ def test_the_line_of_a_head_that_raises():
 @pytest.mark.parametrize(
     ("exercise", "give", "says"),
     [
-        (checks.less_forget, lambda f, o: f.max(dim=0), "values and indices together; wanted are"),
-        (checks.herding, lambda f, n: f.sum(1).topk(n), "wanted are the indices"),
-        (checks.angles, lambda w: w.sort(), "wanted are the values"),
-        (checks.angles, lambda w: w.aminmax(), "gives min and max together; wanted is one tensor"),
-        (checks.nearest_mean, lambda f, e, y: torch.linalg.qr(f), "Q and R together; wanted is"),
+        (checks.less_forget, lambda f, o: f.max(dim=0), "values and indices together; wanted: the"),
+        (checks.herding, lambda f, n: f.sum(1).topk(n), "wanted: the indices"),
+        (checks.angles, lambda w: w.sort(), "wanted: the values"),
+        (checks.angles, lambda w: w.aminmax(), "gives min and max together; wanted: one tensor"),
+        (checks.nearest_mean, lambda f, e, y: torch.linalg.qr(f), "Q and R together; wanted:"),
     ],
 )
 def test_what_torch_gives_together_is_told_apart(exercise, give, says):

@@ -97,7 +97,7 @@ def gap_as_text(weight, num_old):
     return f"{gap:.1f} %"
 
 
-@wrong("norm_gap", "gives shape (3,); wanted is shape ()")
+@wrong("norm_gap", "gives shape (3,); wanted: shape ()")
 def gap_of_each_class(weight, num_old):
     norms = weight.norm(dim=1)
     return 100 * (norms[num_old:] / norms[:num_old].mean() - 1)
@@ -263,7 +263,7 @@ def herding_with_repetition(features, count):
     return chosen
 
 
-@wrong("herding", "wanted is a list of whole numbers")
+@wrong("herding", "wanted: a list of whole numbers")
 def herding_gives_features(features, count):
     features = F.normalize(features, dim=1)
     order = (features - features.mean(dim=0)).norm(dim=1).argsort()
@@ -323,7 +323,7 @@ def herding_without_end(features, count):
     return [best, *herding_without_end(features, count)]
 
 
-@wrong("herding", "gives shape (10,); wanted is shape (5,)")
+@wrong("herding", "gives shape (10,); wanted: shape (5,)")
 def herding_of_all(features, count):
     features = F.normalize(features, dim=1)
     return (features - features.mean(dim=0)).norm(dim=1).argsort()
@@ -408,12 +408,12 @@ def divided_in_place(features, weight):
     return features @ weight.T
 
 
-@wrong("cosine_similarity_matrix", "gives a list of 6 tensors; wanted is one tensor")
+@wrong("cosine_similarity_matrix", "gives a list of 6 tensors; wanted: one tensor")
 def list_of_rows(features, weight):
     return [F.cosine_similarity(f[None], weight) for f in features]
 
 
-@wrong("cosine_similarity_matrix", "gives shape (5, 6); wanted is shape (6, 5)")
+@wrong("cosine_similarity_matrix", "gives shape (5, 6); wanted: shape (6, 5)")
 def transposed(features, weight):
     return F.normalize(weight) @ F.normalize(features).T
 
@@ -481,7 +481,7 @@ def eta_forgotten(num_classes, eta):
     return math.exp(1) / (math.exp(1) + (num_classes - 1) * math.exp(-1))
 
 
-@wrong("softmax_ceiling", "gives shape (10,); wanted is shape ()")
+@wrong("softmax_ceiling", "gives shape (10,); wanted: shape ()")
 def all_probabilities(num_classes, eta):
     cosines = -torch.ones(num_classes)
     cosines[0] = 1
@@ -638,14 +638,14 @@ class HeadWithLargeScale(nn.Module):
         return self.eta * F.normalize(features) @ F.normalize(self.weight).T
 
 
-@wrong("CosineHead", "gives a tuple of 2 tensors; wanted is one tensor")
+@wrong("CosineHead", "gives a tuple of 2 tensors; wanted: one tensor")
 class HeadOfTwoThings(_Base):
     def forward(self, features):
         cosines = F.normalize(features) @ F.normalize(self.weight).T
         return cosines, self.eta * cosines
 
 
-@wrong("CosineHead", "wanted is a class, and one that is an nn.Module")
+@wrong("CosineHead", "wanted: a class, and one that is an nn.Module")
 def head_as_a_function(features, weight):
     return F.normalize(features) @ F.normalize(weight).T
 
@@ -714,7 +714,7 @@ def imprint_units(features, labels, num_new, old_weight):
     return F.normalize(torch.stack([features[labels == c].mean(0) for c in range(num_new)]))
 
 
-@wrong("imprint", "gives shape (10, 4); wanted is shape (3, 4)")
+@wrong("imprint", "gives shape (10, 4); wanted: shape (3, 4)")
 def imprint_ten(features, labels, num_new, old_weight):
     weight = torch.zeros(10, features.shape[1])
     for c in range(num_new):
@@ -728,7 +728,7 @@ def imprint_equal_classes(features, labels, num_new, old_weight):
     return F.normalize(features.mean(dim=1)) * old_weight.norm(dim=1).mean()
 
 
-@wrong("imprint", "gives a numpy array of shape (3, 4); wanted is one tensor")
+@wrong("imprint", "gives a numpy array of shape (3, 4); wanted: one tensor")
 def imprint_as_an_array(features, labels, num_new, old_weight):  # tensors are joined to it later
     unit = F.normalize(features)
     means = torch.stack([unit[labels == label].mean(dim=0) for label in range(num_new)])
@@ -788,12 +788,12 @@ def forget_without_learning(features, old_features):
         return (1 - F.cosine_similarity(features, old_features)).mean()
 
 
-@wrong("less_forget", "gives shape (6,); wanted is shape (). This is what comes out when")
+@wrong("less_forget", "gives shape (6,); wanted: shape (). This is what comes out when")
 def forget_per_image(features, old_features):
     return 1 - F.cosine_similarity(features, old_features.detach())
 
 
-@wrong("less_forget", "wanted is a tensor of one number, so that gradients can flow")
+@wrong("less_forget", "wanted: a tensor of one number, so that gradients can flow")
 def forget_as_a_number(features, old_features):
     return (1 - F.cosine_similarity(features, old_features)).mean().item()
 
@@ -823,7 +823,7 @@ def forget_misspelt(features, old_features):
     return (1 - (f * o).sum(dim=1)).mean()
 
 
-@wrong("less_forget", "gives shape (1,); wanted is shape ()")
+@wrong("less_forget", "gives shape (1,); wanted: shape ()")
 def forget_in_a_vector(features, old_features):
     return (1 - F.cosine_similarity(features, old_features.detach())).mean(dim=0, keepdim=True)
 
@@ -967,7 +967,7 @@ def negatives_as_indices(cosines, num_old, top_k):
     return cosines[:, num_old:].topk(top_k, dim=1).indices
 
 
-@wrong("hardest_negatives", "gives values and indices together; wanted are the values")
+@wrong("hardest_negatives", "gives values and indices together; wanted: the values")
 def negatives_and_indices(cosines, num_old, top_k):
     return cosines[:, num_old:].topk(top_k, dim=1)
 
@@ -1110,7 +1110,7 @@ def ranking_per_image(cosines, targets, num_old, top_k=2, margin=0.5):
     return (margin - truth + hard).clamp(min=0).mean(dim=1)
 
 
-@wrong("margin_ranking", "gives 0; wanted is a tensor of one number")
+@wrong("margin_ranking", "gives 0; wanted: a tensor of one number")
 def ranking_of_plain_zero(cosines, targets, num_old, top_k=2, margin=0.5):
     old = targets < num_old
     if not old.any():
@@ -1194,7 +1194,7 @@ def angles_mended(weight):
     return torch.nan_to_num((unit @ unit.T).acos()).rad2deg()
 
 
-@wrong("angles", "gives shape (4, 4); wanted is shape (6, 6)")
+@wrong("angles", "gives shape (4, 4); wanted: shape (6, 6)")
 def angles_of_columns(weight):
     unit = F.normalize(weight, dim=0)
     return (unit.T @ unit).clamp(-1, 1).acos().rad2deg()
@@ -1205,7 +1205,7 @@ def angles_as_cosines(weight):
     return F.cosine_similarity(weight[:, None], weight[None], dim=2)
 
 
-@wrong("angles", "gives a list of 6 tensors; wanted is one tensor")
+@wrong("angles", "gives a list of 6 tensors; wanted: one tensor")
 def angles_listed(weight):
     cosines = [F.cosine_similarity(row[None], weight) for row in weight]
     return [row.clamp(-1, 1).acos().rad2deg() for row in cosines]
@@ -1337,7 +1337,7 @@ def lucir_mean(output, targets, old_output, num_old, *rest):
     return (loss + sum(_terms(output, targets, old_output, num_old, *rest))) / 3
 
 
-@wrong("lucir_loss", "gives a tuple of 3 tensors; wanted is a tensor of one number")
+@wrong("lucir_loss", "gives a tuple of 3 tensors; wanted: a tensor of one number")
 def lucir_in_parts(output, targets, old_output, num_old, *rest):
     loss = F.cross_entropy(output.logits, targets)
     return (loss, *_terms(output, targets, old_output, num_old, *rest)) if num_old else loss
@@ -1402,13 +1402,13 @@ def nme_euclid(features, exemplar_features, exemplar_labels):
     return torch.cdist(features, torch.stack(means)).argmin(dim=1)
 
 
-@wrong("nearest_mean", "the class of the likest exemplar is taken, without means")
+@wrong("nearest_mean", "the class of the most similar exemplar is taken, without means")
 def nme_nearest_exemplar(features, exemplar_features, exemplar_labels):
     cosines = losses.cosine_similarity_matrix(features, exemplar_features)
     return exemplar_labels[cosines.argmax(dim=1)]
 
 
-@wrong("nearest_mean", "gives a tensor of shape (60, 4); wanted is whole numbers")
+@wrong("nearest_mean", "gives a tensor of shape (60, 4); wanted: whole numbers")
 def nme_scores(features, exemplar_features, exemplar_labels):
     exemplars = F.normalize(exemplar_features)
     classes = range(int(exemplar_labels.max()) + 1)
@@ -1432,7 +1432,7 @@ def nme_short_means(features, exemplar_features, exemplar_labels):
     return torch.cdist(F.normalize(features), means).argmin(dim=1)
 
 
-@wrong("nearest_mean", "gives shape (); wanted is shape (60,)")
+@wrong("nearest_mean", "gives shape (); wanted: shape (60,)")
 def nme_of_one_image(features, exemplar_features, exemplar_labels):
     exemplars = F.normalize(exemplar_features)
     classes = range(int(exemplar_labels.max()) + 1)
@@ -1449,7 +1449,7 @@ def nme_of_ten_classes(features, exemplar_features, exemplar_labels):
     return (features @ F.normalize(torch.stack(means)).T).argmax(dim=1)
 
 
-@wrong("nearest_mean", "gives values and indices together; wanted are the indices")
+@wrong("nearest_mean", "gives values and indices together; wanted: the indices")
 def nme_with_the_distance(features, exemplar_features, exemplar_labels):
     exemplars = F.normalize(exemplar_features)
     classes = range(int(exemplar_labels.max()) + 1)

@@ -372,7 +372,7 @@ class CosineHeadOfLogits(model.CosineHead):
 
 def _head(kind: type, classes: int = 3, features: int = 4) -> nn.Module:
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise Wrong("wanted is a class, and one that is an nn.Module")
+        raise Wrong("wanted: a class, and one that is an nn.Module")
     if kind.forward is nn.Module.forward:
         raise Wrong("it has no method `forward`; is the name spelt right?")
     return call(kind, {"feature_dim": features, "num_classes": classes})
@@ -759,8 +759,8 @@ margin_ranking = Exercise(
     corner_gradients={"its gradient is 0 for a batch without an old image": _NO_OLD_IMAGE},
     learns=("cosines",),
     mistakes={
-        "the sum is taken over the K negatives, as the paper prints it; wanted is their mean, as "
-        "in the authors' code": _ranking(over_k=lambda h: h.sum(1)),
+        "the sum is taken over the K negatives, as the paper prints it; it should be their mean, "
+        "as in the authors' code": _ranking(over_k=lambda h: h.sum(1)),
         "images of new classes count too": _ranking(images=lambda y, o: y >= 0),
         "images of new classes count, not those of old ones": _ranking(images=lambda y, o: y >= o),
         "the first new class counts as old": _ranking(images=lambda y, o: y <= o),
@@ -984,7 +984,7 @@ def _means(exemplars: Tensor, labels: Tensor, mean: Callable = Tensor.mean) -> T
     return torch.stack([mean(exemplars[labels == c], 0) for c in range(int(labels.max()) + 1)])
 
 
-def _likest(features: Tensor, means: Tensor) -> Tensor:
+def _most_similar(features: Tensor, means: Tensor) -> Tensor:
     return cos(features, means).argmax(1)
 
 
@@ -1021,7 +1021,7 @@ nearest_mean = Exercise(
     own=(memory.nearest_mean,),
     mistakes={
         "the exemplars are not made unit vectors before their mean is taken":
-            lambda f, e, y: _likest(f, _means(e, y)),
+            lambda f, e, y: _most_similar(f, _means(e, y)),
         "the means are not made unit vectors, and the highest product is taken":
             lambda f, e, y: (f @ _means(unit(e), y).T).argmax(1),
         "the means are not made unit vectors, and the nearest is taken":
@@ -1034,14 +1034,15 @@ nearest_mean = Exercise(
             lambda f, e, y: (f @ _means(e, y).T).argmax(1),
         "a class's exemplars are summed, and the highest product is taken":
             lambda f, e, y: (f @ _means(unit(e), y, Tensor.sum).T).argmax(1),
-        "the class of the likest exemplar is taken, without means":
-            lambda f, e, y: y[_likest(f, e)],
+        "the class of the most similar exemplar is taken, without means":
+            lambda f, e, y: y[_most_similar(f, e)],
         "the class of the nearest exemplar is taken, without means or unit vectors":
             lambda f, e, y: y[_closest(f, e)],
-        "it is the number of the likest exemplar, not a class": lambda f, e, y: _likest(f, e),
+        "it is the index of the most similar exemplar, not a class":
+            lambda f, e, y: _most_similar(f, e),
         "the class least alike is taken": lambda f, e, y: cos(f, _means(unit(e), y)).argmin(1),
         "only the first exemplar of each class counts":
-            lambda f, e, y: _likest(f, _means(e, y, lambda part, _: part[0])),
+            lambda f, e, y: _most_similar(f, _means(e, y, lambda part, _: part[0])),
         "classes are numbered as they come up among the exemplars": lambda f, e, y: torch.tensor(
             [list(dict.fromkeys(y.tolist())).index(c) for c in _nearest_mean(f, e, y)]),
         "classes are counted from 1": lambda f, e, y: _nearest_mean(f, e, y) + 1,

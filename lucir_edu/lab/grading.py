@@ -106,7 +106,7 @@ def _off(seen: Observation, expected: Observation) -> str:
     shapes = [(tuple(v.shape), tuple(expected[k].shape)) for k, v in seen.items()]
     for given, wanted in shapes:
         if given != wanted:
-            return f"gives shape {given}; wanted is shape {wanted}"
+            return f"gives shape {given}; wanted: shape {wanted}"
     values, wanted = (torch.cat([v.flatten() for v in o.values()]) for o in (seen, expected))
     bad = int((~values.isfinite()).sum())
     if bad:
@@ -201,10 +201,10 @@ class Form:
         if value is None:
             raise Wrong("returns nothing; is `return` missing?")
         if self.part in _fields(value):
-            raise Wrong(f"gives {_what(value)}; wanted are the {self.part}")
+            raise Wrong(f"gives {_what(value)}; wanted: the {self.part}")
         found = None if _fields(value) else self.convert(value)
         if found is None:
-            raise Wrong(f"gives {_what(value)}; wanted is {self.wanted}")
+            raise Wrong(f"gives {_what(value)}; wanted: {self.wanted}")
         return found
 
 

@@ -159,7 +159,7 @@ def accuracy(runs: Mapping[str, Run]) -> Described:
         values = run.accuracies()
         axes.plot(seen, values, line, color=colour, marker=marker, label=name)
         words.append(f"{name} from {values[0]:.0f} to {values[-1]:.0f} %")
-    axes.set(xlabel="classes seen", ylabel="accuracy on all of them (%)", ylim=(0, 100))
+    axes.set(xlabel="classes seen", ylabel="accuracy (CNN) on all of them (%)", ylim=(0, 100))
     axes.set_xticks(sorted({p["classes_seen"] for run in runs.values() for p in run["phases"]}))
     axes.grid(alpha=0.3)
     _legend_beside(axes)
@@ -245,8 +245,8 @@ def confusion(run: Run, phase: int = -1) -> Described:
     sides = metrics.old_new_confusion(guess, truth, num_old)
     bars = [
         ("right", BLUE, "", (sides.old_correct, sides.new_correct)),
-        ("taken for another of its own kind", SKY, "//", (sides.old_to_old, sides.new_to_new)),
-        ("taken for the other kind", ORANGE, "xx", (sides.old_to_new, sides.new_to_old)),
+        ("old for old, new for new", SKY, "//", (sides.old_to_old, sides.new_to_new)),
+        ("old for new, new for old", ORANGE, "xx", (sides.old_to_new, sides.new_to_old)),
     ]
     bottom = np.zeros(2)
     for name, colour, hatch, values in bars:
@@ -344,8 +344,9 @@ def bars(values: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str = "
     axes.errorbar(means, names, xerr=[sd for _, sd in values.values()], fmt="none", ecolor=BLACK,
                   capsize=3, linewidth=1)  # fmt: skip
     for name, (mean, sd) in values.items():
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over a line drawn there
         axes.annotate(f"{mean:.1f}", (mean + sd, name), xytext=(5, 0), va="center", fontsize=9,
-                      textcoords="offset points")  # fmt: skip
+                      textcoords="offset points", bbox=box)  # fmt: skip
     axes.invert_yaxis()
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.12 * max(m + s for m, s in values.values())))
     axes.spines[["top", "right"]].set_visible(False)

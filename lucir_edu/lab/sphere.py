@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from plotly.subplots import make_subplots
 from torch import nn
 
@@ -105,6 +106,7 @@ def picture(views: Views) -> Described:
 
 
 def _draw(axes: object, shot: Snapshot) -> None:
+    halo = withStroke(linewidth=2.5, foreground="white")
     u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     ball = (np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v))
     axes.plot_wireframe(*ball, color="#bbbbbb", linewidth=0.3)
@@ -116,13 +118,13 @@ def _draw(axes: object, shot: Snapshot) -> None:
         for c in classes:
             points = shot.features[shot.labels == c]
             near = points @ eye > 0
-            for side, alpha in ((near, 0.8), (~near, 0.15)):
-                axes.scatter(*points[side].T, color=colour, marker=f"${shot.classes[c]}$", s=16,
+            for side, alpha in ((near, 0.9), (~near, 0.3)):
+                axes.scatter(*points[side].T, color=colour, marker=f"${shot.classes[c]}$", s=30,
                              alpha=alpha, linewidths=0, depthshade=False)  # fmt: skip
             end = shot.embeddings[c]
             axes.plot(*np.stack([np.zeros(3), end]).T, line, color=colour, linewidth=1.5)
             axes.text(*(1.2 * end), shot.classes[c], color=colour, ha="center", va="center",
-                      fontsize=11, weight="bold")  # fmt: skip
+                      fontsize=11, weight="bold", path_effects=[halo])  # fmt: skip
     axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
     axes.set_box_aspect((1, 1, 1), zoom=1.3)
     axes.view_init(elev=ELEVATION, azim=TURN)

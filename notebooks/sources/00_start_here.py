@@ -12,7 +12,7 @@
 #
 # **Time:** 15 minutes, of which the machine computes one. **You need:** Python, and to know what a
 # neural network, a softmax and a training loop are; for the exercises from `01` on, PyTorch (indexing,
-# `gather`, `topk`, `detach`). No GPU, no network, no download.
+# `gather`, `topk`, `detach`). No GPU, no internet connection, no download.
 #
 # Run the cells one by one with Shift+Enter. The outputs that are there already were recorded: *Edit > Clear
 # Outputs of All Cells* takes them away, so that your predictions are yours.
@@ -24,8 +24,8 @@ from lucir_edu.lab.panels import TrainingPanel
 from lucir_edu.progress import Progress
 
 # %% [markdown]
-# The course is about one paper: Saihui Hou, Xinyu Pan, Chen Change Loy, Zilei Wang and Dahua Lin, *Learning
-# a Unified Classifier Incrementally via Rebalancing*, CVPR 2019
+# The course is about one paper: Saihui Hou, Xinyu Pan, Chen Change Loy, Zilei Wang and Dahua Lin, *Learning a Unified
+# Classifier Incrementally via Rebalancing*, CVPR 2019
 # ([PDF](https://openaccess.thecvf.com/content_CVPR_2019/papers/Hou_Learning_a_Unified_Classifier_Incrementally_via_Rebalancing_CVPR_2019_paper.pdf),
 # [the authors' code](https://github.com/hshustc/CVPR19_Incremental_Learning)). Its method is called **LUCIR**.
 #
@@ -57,10 +57,11 @@ for phase in plan.phases:
 # %% [markdown]
 # Two rules make this *class-incremental* learning:
 #
-# 1. In a phase, the training images are those of the **new** classes. Old ones are gone (or nearly
-#    gone: the next notebook keeps a handful).
+# 1. In a phase, the training images are those of the **new** classes. Old ones are gone: storage, privacy or a licence
+#    may forbid keeping them, and training on everything anew takes longer with each release. (The next notebook
+#    keeps a handful.)
 # 2. At test time an image may be of **any class seen so far**, and nobody says from which phase it
-#    comes. One head with one softmax must tell all classes apart.
+#    comes. One last layer (the *head*) with one softmax must tell all classes apart.
 #
 # (Where a test image comes with the name of its phase, one speaks of *task*-incremental learning; where the
 # classes stay and the images change, new fonts for the same letters, of *domain*-incremental learning.)
@@ -83,7 +84,7 @@ my_guess = 50  # percent of Latin test images still read correctly after phase 1
 # trained as well.)
 #
 # The table: `CNN` is the accuracy of the network's own head over all classes seen so far, `CNN old` and
-# `CNN new` that on old and on new classes, `old as new` the share of old classes' images that are taken for a
+# `CNN new` that on old and on new classes, `old taken for new` the share of old classes' images that are taken for a
 # new class. (`NME` is a second way to read a network; it needs exemplars, and comes in `01`.)
 
 # %%
@@ -136,12 +137,13 @@ assert fresh.mean() > 60
 # %% tags=["nbval-check-output"]
 matrix = [[90, 0, 0], [70, 80, 0], [50, 85, 95]]
 print("forgetting:", metrics.forgetting(matrix))
-print("by hand:   ", ((90 - 50) + (85 - 85)) / 2, "is wrong:", "85 is not before the end")
 print("by hand:   ", ((90 - 50) + (80 - 85)) / 2)
+print("a mistake: ", ((90 - 50) + (85 - 85)) / 2, "(85 is the accuracy at the end, not before it)")
 
 # %%
-for name in ("average_incremental_accuracy", "last_accuracy", "forgetting"):
-    print(f"{name:30s} {finetuned[name]['cnn']:5.1f} %")
+units = {"average_incremental_accuracy": "%", "last_accuracy": "%", "forgetting": "points"}
+for name, unit in units.items():
+    print(f"{name:30s} {finetuned[name]['cnn']:5.1f} {unit}")
 
 # %% [markdown]
 # ## Is the network too small for 100 letters?
@@ -166,9 +168,11 @@ assert joint["last_accuracy"]["cnn"] > 75 > 20 > finetuned["last_accuracy"]["cnn
 #
 # ## Try it: a first look at what helps
 #
-# In practice a few old images can be kept: *exemplars*; training on them too is *replay*. LUCIR adds three
-# components on top; the rest of the course takes them apart one by one. Here you can already switch them on. The panel
-# starts from a network that has learnt the base phase, and trains the five alphabets for real.
+# In practice a few old images can be kept: *exemplars*; training on them too is *replay*. LUCIR adds three components:
+# *cosine normalization* (a head without lengths and biases), *less-forget* (features stay where they were) and
+# *margin ranking* (old and new classes that look alike are kept apart). The course takes them one by one; here you can
+# already switch them on. The panel starts from a network that has learnt the base phase, and trains the five alphabets
+# for real.
 # **Train** begins, **Stop** ends it whenever you like; what is done stays in the table below it.
 #
 # This is what such a training leaves behind (recorded: three exemplars per class, all three
@@ -209,8 +213,7 @@ assert old["linear+lf"] < old["replay"] - 5
 
 # %% [markdown]
 # One exemplar per class changes next to nothing, three much. The three components raise the old classes' curve,
-# and the new classes pay for it. Less-forget by itself, on the linear head, makes it worse: why, is a question
-# for `03` and `05`.
+# and the new classes pay for it. Less-forget by itself, on the linear head, makes it worse; `03` shows why.
 #
 # ## A map of the course
 #

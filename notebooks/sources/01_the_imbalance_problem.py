@@ -59,15 +59,18 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 #
 # ## Which three?
 #
-# The exemplars are chosen by **herding** (from iCaRL, the rival of LUCIR's paper: Rebuffi et al., CVPR 2017,
-# a linear head with exemplars, which distils the old network's probabilities): so that the mean of their
-# features comes close to the mean of the whole class. Greedily: unit features; first the image nearest to the
-# class mean, then the one that brings the mean of *both* nearest to it, and so on. The best come first, so
-# that a smaller set is always the start of a larger one.
+# The *feature* $f(x)$ of an image is the vector that the network hands to its head: here 64 numbers. The exemplars are
+# chosen by **herding**, so that the mean of their features is close to the mean of the whole class. It comes from iCaRL
+# (Rebuffi et al., CVPR 2017), the method that LUCIR's paper compares itself with most.
+#
+# Herding is greedy. All features are first made *unit* vectors (divided by their length), and the class mean is the
+# plain mean of these. First comes the image nearest to the class mean, then the one that brings the mean of *both*
+# nearest to it, and so on. The best come first, so a smaller set is always the start of a larger one.
 #
 # ## Exercise 1: herding
 #
-# *Difficulty ●●●○, 15 minutes.*
+# *Difficulty ●●●○, 15 minutes.* Give the indices of `count` images, best first, no image twice. Distances are
+# Euclidean; means are not made unit vectors again.
 
 
 # %%
@@ -102,14 +105,14 @@ print("yours:", [int(i) for i in herding(toy, 3)])
 print("the package's:", memory.herding(toy, 3).tolist())
 
 # %% [markdown]
-# Is it better than chance? The letters A of the base network: how far is the mean of three exemplars
-# from the class mean, chosen by herding, and at random (the control, a thousand draws)?
+# Is it better than chance? Take the letter A and the base network: how far is the mean of three exemplars from the
+# class mean, chosen by herding, and at random (the control, a thousand draws)?
 
 # %%
 bases = runs.load_bases("glyphs-b50-5")
 network = lessons.restore(bases["linear"], settings, data)
-features, _ = lessons.look(network, settings, data, range(1), "train")
-letter = torch.nn.functional.normalize(features.features, dim=1)
+output, _ = lessons.look(network, settings, data, range(1), "train")  # class 0 is A
+letter = torch.nn.functional.normalize(output.features, dim=1)
 
 
 def miss(chosen):
@@ -124,6 +127,11 @@ as_good = (draws <= herded).float().mean().item()
 print(f"herding misses the mean by {herded:.2f}, chance by {draws.mean():.2f} ± {draws.std():.2f}")
 print(f"random draws that are as good: {as_good:.1%}")
 assert as_good < 0.05
+assert [int(i) for i in herding(letter, 3)] == memory.herding(letter, 3).tolist()
+
+# %% [markdown]
+# (The package searches as the authors' code does: an image that is chosen already may come up again, and is not
+# counted. With three exemplars the choice is the same, with many it can differ.)
 
 # %% [markdown]
 # ## Predict
@@ -133,10 +141,10 @@ assert as_good < 0.05
 #
 # $$z_i = \theta_i^\top f(x) + b_i$$
 #
-# with the feature $f(x)$, the class embedding $\theta_i$ and the bias $b_i$. Each time class $i$ is
-# *not* the answer, the gradient of cross-entropy pushes $b_i$ down, and pushes $\theta_i$ away from
-# $f(x)$; each time it is the answer, up and towards. In numbers, for three classes, where the last
-# is the answer and the first has the highest logit:
+# with the feature $f(x)$, the class embedding $\theta_i$ (row $i$ of the head's weight) and the bias $b_i$. Each time
+# class $i$ is *not* the answer, the gradient of cross-entropy pushes $b_i$ down, and pushes $\theta_i$ away from
+# $f(x)$; each time it is the answer, up and towards. In numbers, for three classes, where the last is the answer and
+# the first has the highest logit:
 
 # %% tags=["nbval-check-output"]
 logits = torch.tensor([2.0, 0.0, 0.0], requires_grad=True)
@@ -172,11 +180,12 @@ print(f"The newest embeddings are {runs.norm_gap(replay):.0f} % longer than the 
 print(f"Your guess was {my_guess} %.")
 
 # %% [markdown]
-# **New classes have longer embeddings and higher biases**: the paper calls it *imbalanced
-# magnitudes*. And the logits? One might expect a higher *mean* for the new classes; on this data
-# there is no clear difference. What differs is the **spread**: the length of $\theta_i$ multiplies
-# whatever the angle to the feature says, so new classes' logits swing further up and down. The
-# prediction is the class with the highest logit, and the highest of ten that swing widely is often too
+# **New classes have longer embeddings and higher biases**: the paper calls it *imbalanced magnitudes*. It is the push
+# from above, again and again: in a batch each new class is the answer more than five times, an old class once in six
+# batches. So new embeddings and biases are mostly pulled up, old ones mostly pushed down. And the logits? One might
+# expect a higher *mean* for the new classes; on this data there is no clear difference. What differs is the **spread**:
+# the length of $\theta_i$ multiplies whatever the angle to the feature says, so new classes' logits swing further up
+# and down. The prediction is the class with the highest logit, and the highest of ten that swing widely is often too
 # high. The claims, checked:
 
 # %%
@@ -209,8 +218,8 @@ norm_gap = checks.norm_gap(norm_gap)
 print(f"{norm_gap(torch.tensor([[3.0, 4.0], [0.0, 5.0], [6.0, 8.0]]), 2):.0f} %: 10 beside 5")
 
 # %% [markdown]
-# Was it so from the start, or did it come with the phases? Your gap, phase by phase (a network's figures
-# keep the lengths of the rows, which is all it takes), and the mean length of three groups of classes:
+# Was it so from the start, or did it come with the phases? Your gap, phase by phase (the run has recorded
+# the length of each row, and that is all your function needs), and the mean length of three groups of classes:
 
 # %%
 groups = {"base classes": range(50), "classes of phase 1": range(50, 60)}
@@ -229,7 +238,7 @@ assert norms[2][50:60].mean() < norms[1][50:60].mean() - 0.1, "shorter, once the
 assert norms[1][:50].mean() < norms[0][:50].mean() - 0.1
 
 # %% [markdown]
-# It comes anew in each phase. When a class turns from new to old, its embedding gets shorter at once: the many
+# The gap opens anew in each phase. When a class turns from new to old, its embedding gets shorter at once: the many
 # images of the next classes push it away from where features are, and weight decay takes a little as well.
 #
 # ## Explain: what it does to old images
@@ -244,15 +253,16 @@ plots.show(plots.confusion(replay))
 last = replay["phases"][-1]
 misread = 100 - last["cnn_old"]
 print(f"old images misread: {misread:.0f} %")
-print(f"taken for one of the 10 new classes: {last['old_to_new']:.0f} %")
+print(f"taken for one of the 10 new classes: {last['old_to_new']:.0f} %, "
+      f"that is {last['old_to_new'] / misread:.0%} of those misread")  # fmt: skip
 print(f"old images read right: {last['cnn_old']:.0f} %, new images: {last['cnn_new']:.0f} %")
-assert last["old_to_new"] > misread / 3
+assert last["old_to_new"] > misread / 2
 assert last["cnn_new"] > last["cnn_old"] + 25
 
 # %% [markdown]
 # The last columns of the matrix are full from top to bottom: whatever the letter, the ten newest
-# classes win far too often. If misread images fell evenly on all other classes, one in ten of them
-# would land there.
+# classes win far too often. If misread images fell evenly on all other classes, one in ten of them would land there;
+# it is most of them.
 #
 # ## Exercise 3: old taken for new
 #
@@ -307,19 +317,23 @@ def longer(phase):
     return 100 * (phase["weight_norm_new"] / phase["weight_norm_old"] - 1)
 
 
-print(f"new embeddings longer by {longer(imbalanced):.0f} %, balanced by {longer(balanced):.0f} %")
+print(
+    f"new embeddings against old: {longer(imbalanced):+.0f} %, balanced {longer(balanced):+.0f} %"
+)
 assert balanced["old_to_new"] < imbalanced["old_to_new"] / 2
-assert longer(balanced) < longer(imbalanced)
+assert longer(balanced) < 0 < longer(imbalanced)
 
 # %% [markdown]
-# With balanced data the pull towards new classes is mostly gone. New classes are read worse, of
-# course: three images are few. (That is why one does not simply throw data away.)
+# With balanced data the pull towards new classes is mostly gone, and new embeddings are not longer: here they are even
+# shorter. New classes are read worse, of course: three images are few. (That is why one does not simply throw data
+# away.)
 #
 # ## Exercise 4: forgetting
 #
 # *Difficulty ●●○○, 10 minutes.* In `00` you met the measure; write it. A row per phase, a column per
 # group of classes; for every group but the last: its best accuracy *before* the end, minus its accuracy
-# at the end; then the mean.
+# at the end; then the mean. `matrix` is a numpy array; what stands above the diagonal means nothing and may be NaN, for
+# those classes were yet to come.
 
 
 # %%
@@ -388,11 +402,11 @@ print(
 assert nme[0] > cnn[0] + 5
 
 # %% [markdown]
-# The features know more than the head says. So there are two things to mend:
+# The features know more than the head says. So there are three things to mend:
 #
 # - the **head** favours new classes: cosine normalization (`02`) takes lengths and biases away,
-# - the **features** drift while new classes are learnt: the less-forget constraint (`03`) holds
-#   them; and old and new classes must be pushed apart where they are alike: margin ranking (`04`).
+# - the **features** drift while new classes are learnt: the less-forget constraint (`03`) holds them,
+# - **old and new classes that look alike** end up side by side: margin ranking (`04`) keeps them apart.
 #
 # ## Try it
 #
@@ -415,7 +429,8 @@ panel = TrainingPanel(settings, data, bases=bases)
 panel
 
 # %% [markdown]
-# 1. Train with everything off and 3 exemplars; then with 20. Which of the three plots changes?
+# 1. Train with everything off and 3 exemplars; then with 20. What becomes of the lengths, and of the old classes'
+#    curve?
 # 2. Switch *cosine normalization* on. The lengths of the embeddings are uneven still, and yet fewer
 #    old images are taken for new ones. How can that be? (`02` has the answer.)
 # 3. *Less-forget* with the linear head: does it help against the confusion?

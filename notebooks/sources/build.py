@@ -213,7 +213,7 @@ def results() -> str:
     """A row per method: figures of the recorded runs on Glyphs-100, mean ± sd over seeds."""
     rows = {row["label"]: row for row in runs.compare(runs.load_bank("glyphs-b50-5"))}
     lines = [
-        "| method | seeds | average, CNN | average, NME | last, CNN | old as new | norm gap |",
+        "| method | seeds | average, CNN | average, NME | last, CNN | old taken for new | norm gap |",
         "|---|---|---|---|---|---|---|",
     ]
     keys = ("average (CNN)", "average (NME)", "last (CNN)", "old taken for new", "norm gap")
