@@ -113,6 +113,23 @@ def test_the_phenomenon_is_in_the_recorded_runs():
     assert ROWS["cosine"]["norm gap"][0] >= 15, "the README says: uneven too"
 
 
+def test_the_readme_tells_what_stands_beside_its_table():
+    told = " ".join(README.split())
+    average = {label: row["average (CNN)"] for label, row in ROWS.items()}
+    alone, paper = average["cosine+no_imprint"], average["lucir lambda_rule=paper"]
+    assert f"without it `cosine` averages {alone[0]:.1f} ± {alone[1]:.1f}." in told
+    first = runs.firsts(BANK)["lucir"]["average_incremental_accuracy"]["cnn"]
+    assert f"LUCIR from the same network has {first:.1f} (seed 0; `05`)" in told
+    replay, lucir = (
+        average[f"{method} exemplars_per_class=20"][0] for method in ("replay", "lucir")
+    )
+    assert f"`replay` ({replay:.1f}) passes `lucir` ({lucir:.1f}; two seeds)" in told
+    assert f"by the paper's rule gives {paper[0]:.1f} ± {paper[1]:.1f} (three seeds)" in told
+    sources = (ROOT / "notebooks/05_the_full_objective.ipynb").read_text(encoding="utf-8")
+    resting = re.search(r"averages ([\d.]+), where LUCIR", told)[1]
+    assert f"frozen network's {resting} %" in sources
+
+
 def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     every = list(runs.load_bank("cifar100"))
     minutes = [sum(phase["seconds"] for phase in run["phases"]) / 60 for run in every]
