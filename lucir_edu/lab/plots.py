@@ -245,8 +245,8 @@ def confusion(run: Run, phase: int = -1) -> Described:
     sides = metrics.old_new_confusion(guess, truth, num_old)
     bars = [
         ("right", BLUE, "", (sides.old_correct, sides.new_correct)),
-        ("old for old, new for new", SKY, "//", (sides.old_to_old, sides.new_to_new)),
-        ("old for new, new for old", ORANGE, "xx", (sides.old_to_new, sides.new_to_old)),
+        ("wrong, within old or within new", SKY, "//", (sides.old_to_old, sides.new_to_new)),
+        ("wrong, old for new or new for old", ORANGE, "xx", (sides.old_to_new, sides.new_to_old)),
     ]
     bottom = np.zeros(2)
     for name, colour, hatch, values in bars:

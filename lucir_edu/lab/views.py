@@ -129,8 +129,8 @@ def confusion(run: Run, phase: int, wide: bool) -> Drawing:
     sides = metrics.old_new_confusion(guess, truth, num_old)
     bars = (
         ("right", BLUE, "", (sides.old_correct, sides.new_correct)),
-        ("old for old, new for new", SKY, "/", (sides.old_to_old, sides.new_to_new)),
-        ("old for new, new for old", ORANGE, "x", (sides.old_to_new, sides.new_to_old)),
+        ("wrong, within old or new", SKY, "/", (sides.old_to_old, sides.new_to_new)),
+        ("wrong, old for new or new for old", ORANGE, "x", (sides.old_to_new, sides.new_to_old)),
     )
     for name, colour, pattern, values in bars:
         values = [None if np.isnan(value) else round(value, 1) for value in values]

@@ -131,7 +131,7 @@ assert [int(i) for i in herding(letter, 3)] == memory.herding(letter, 3).tolist(
 
 # %% [markdown]
 # (The package searches as the authors' code does: an image that is chosen already may come up again, and is not
-# counted. With three exemplars the choice is the same, with many it can differ.)
+# counted. For A's three exemplars the choice is the same; the more are chosen, the more often it differs.)
 
 # %% [markdown]
 # ## Predict
@@ -181,12 +181,12 @@ print(f"Your guess was {my_guess} %.")
 
 # %% [markdown]
 # **New classes have longer embeddings and higher biases**: the paper calls it *imbalanced magnitudes*. It is the push
-# from above, again and again: in a batch each new class is the answer more than five times, an old class once in six
-# batches. So new embeddings and biases are mostly pulled up, old ones mostly pushed down. And the logits? One might
-# expect a higher *mean* for the new classes; on this data there is no clear difference. What differs is the **spread**:
-# the length of $\theta_i$ multiplies whatever the angle to the feature says, so new classes' logits swing further up
-# and down. The prediction is the class with the highest logit, and the highest of ten that swing widely is often too
-# high. The claims, checked:
+# that was computed before the run, again and again: in a batch each new class is the answer more than five times, an
+# old class once in six batches. So new embeddings and biases are mostly pulled up, old ones mostly pushed down. And the
+# logits? One might expect a higher *mean* for the new classes; on this data there is no clear difference. What differs
+# is the **spread**: the length of $\theta_i$ multiplies whatever the angle to the feature says, so new classes' logits
+# swing further up and down. The prediction is the class with the highest logit, and the highest of ten that swing
+# widely is often too high. The claims, checked:
 
 # %%
 biases, spread = replay.arrays["biases"][-1], replay.arrays["logit_sds"][-1]

@@ -99,7 +99,7 @@ print(losses.cosine_similarity_matrix(features, weight).add(0.0))
 # %% [markdown]
 # ## What if some embeddings get longer?
 #
-# **Predict:** make the embeddings of the ten newest classes three times as long, more than training does.
+# **Predict:** make the embeddings of the ten newest classes three times as long, far more than replay did in `01`.
 # What share of the images of *other* classes will each head now take for one of these ten?
 
 # %%
@@ -440,8 +440,8 @@ assert alone > replay + 10 and 1 < both - alone < 4
 assert table["cosine+no_imprint"]["norm gap"][0] > 200
 
 # %% [markdown]
-# Little: the head does most of it. And look at the lengths: started from random ones, the new embeddings end more than
-# three times as long as the old, and nothing comes of it.
+# Little: the head does most of it. And look at the lengths: started from random ones, the newest embeddings end three
+# and a half times as long as the base classes', and only slightly more old images go to them.
 #
 # ## See it: a network with three features
 #
@@ -470,7 +470,7 @@ SpherePanel(views)
 # The sliders go from phase to phase and turn the spheres; the mouse turns them too, and shows a dot's
 # letter. (Without a running notebook, look at the picture above, where small letters stand for dots.) Look for
 # three things: on the linear side, where do the lines of old letters and their dots part? On the cosine side, do
-# dots gather round their own line? And which old letter's dots lie nearest to Я and И?
+# dots gather round their own line? And beside which old letter does Я come to lie on the linear side, after phase 1?
 #
 # Three dimensions are few for twelve letters: the accuracies below are not those of the full network.
 
@@ -485,7 +485,7 @@ for name, phases in views.items():
 # What there is to see: on the linear side W's dots lie among Ш's after phase 2, and go to the new line. On the cosine
 # side the dots of new letters lie near their lines, those of several old letters (W again) do not: lengths and biases
 # are gone, but embeddings and features still move. With three dimensions the cosine head gains little.
-# And Я comes to lie beside R on the linear side; `04` is about such pairs.
+# And Я comes to lie beside R on the linear side after phase 1; `04` is about such pairs.
 #
 # ## Try it
 #

@@ -244,9 +244,9 @@ for num_old in (50, 60, 70, 80, 90):
 #
 # ## Train with your loss
 #
-# The trainer takes any objective: a function that returns the terms to be summed. For each batch it is given `output`,
-# which the network makes of it (`.features`, `.cosines`, `.logits`), the `targets`, `old`, the same from the teacher,
-# and `num_old`, the number of old classes.
+# The trainer takes any objective: a function that returns the terms to be summed. For each batch it is given `config`,
+# the settings; `output`, what the network makes of the batch (`.features`, `.cosines`, `.logits`); `targets`; `old`,
+# what the teacher makes of the same batch; and `num_old`, the number of old classes.
 
 
 # %%
@@ -351,10 +351,10 @@ assert drifts["loss alone"] < drifts["score distillation"] < drifts["nothing"]
 assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
 
 # %% [markdown]
-# Freezing alone is no help: the features drift away from embeddings that stand still. The loss alone keeps the
-# features, better than score distillation does, and yet hardly more old images are read right: the embeddings
-# themselves are free to move. With both halves the gain is about twice as large. And with wrong targets the same loss
-# destroys what was there: it is the *teacher's direction* that matters.
+# Freezing alone is no help: the features drift away from embeddings that stand still. The loss alone keeps the features
+# better than score distillation does, and yet hardly more old images are read right than with that: the embeddings
+# themselves are free to move. With both halves the gain over *nothing* is about twice as large. And with wrong targets
+# the same loss destroys what was there: it is the *teacher's direction* that matters.
 #
 # Over all phases (recorded, three seeds):
 
@@ -426,7 +426,8 @@ assert lengths[50:90].mean() > 1.5 * lengths[:50].mean() and biases[50:90].mean(
 # %% [markdown]
 # A frozen row keeps its length and its bias. What the classes of a phase gained while they were new (`01`) they keep
 # for good, where replay takes it back when the next classes come; so Latin images go to *all* phases since. In a cosine
-# head there is no length and no bias that could be frozen. The parts need each other.
+# head a frozen length does no harm, for the forward pass divides it out, and there is no bias. The parts need each
+# other.
 #
 # And the two rules for $\lambda$, over all phases, seed by seed:
 

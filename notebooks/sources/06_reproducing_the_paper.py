@@ -100,8 +100,8 @@ print("average incremental accuracy:", metrics.average_incremental_accuracy([80,
 #
 # The abstract claims more than 6 points less error than iCaRL's on CIFAR-100 and 13 on ImageNet, in ten phases, over
 # all classes at the end: LUCIR by CNN, iCaRL by NME. The paper's ablation (which component adds what) is a figure
-# without numbers. For the first 100 classes of ImageNet others have read LUCIR's averages off its curves: 70.58 (CNN)
-# and 68.25 (NME) in five phases, 68.00 and 66.14 in ten.
+# without numbers. For 100 classes of ImageNet, drawn at random (ImageNet-Subset), others have read the points off the
+# paper's curves: LUCIR's average over them is 70.58 (CNN) and 68.25 (NME) in five phases, 68.00 and 66.14 in ten.
 #
 # ### A table to be careful with
 #
@@ -348,10 +348,11 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 # lucir-edu sweep cifar100-b50-5 --data-root ~/data --grid method=replay,icarl,lucir --grid order_seed=1993,1,2
 # ```
 #
-# Each is 8 to 14 million training images, hours on a CPU; the last line is nine of them, in three class orders.
+# Each is 8 to 10 million training images, hours on a CPU; the last line is nine of them, in three class orders.
 #
-# The runs of 30 epochs took an hour and a half to two and a quarter each, on one or two cores that have bfloat16 (`make
-# paper DATA=~/data SCHEDULE=short` makes more of the kind); and so for `cifar100-2tasks`:
+# The runs of 30 epochs took an hour and a half to two and a quarter each, on one or two cores that have bfloat16. Their
+# command (for one step, with `cifar100-2tasks` in place of `cifar100-b50-5`; `make paper DATA=~/data SCHEDULE=short`
+# makes more of the kind):
 #
 # ```
 # lucir-edu sweep cifar100-b50-5 --data-root ~/data --grid method=lucir,icarl,replay --set epochs=30 \

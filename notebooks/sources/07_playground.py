@@ -171,9 +171,9 @@ assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 #   --set base_classes=10 --grid cosine,less_forget,margin_ranking
 # ```
 #
-# **2.** From `bases` the gap all but disappears: decay shortens what is new, and what is old is frozen. From scratch the
-# gap is wider than usual, for the base classes' embeddings are short too. Either way LUCIR is not better for it: lengths
-# are divided out before they can do harm, or good.
+# **2.** From `bases` the gap all but disappears: decay shortens what is new, and what is old is frozen. From scratch
+# the gap is wider than usual, for the base classes' embeddings are short too. Either way LUCIR is not better for it:
+# lengths are divided out before they can do harm, or good.
 #
 # **3.** None that is of use: at 20 margin ranking adds more than at 5; at 80 the less-forget term drowns the others,
 # and training fails with margin ranking and without.
