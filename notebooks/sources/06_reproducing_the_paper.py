@@ -376,7 +376,7 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 #
 # Each is 8 to 10 million training images, hours on a CPU; the last line is nine of them, in three class orders.
 #
-# The runs of 30 epochs took an hour and a half to two and a quarter each, on one or two cores that have bfloat16. Their
+# The runs of 30 epochs took an hour and a half to nearly three each, on one or two cores that have bfloat16. Their
 # command (for one step, with `cifar100-2tasks` in place of `cifar100-b50-5`; `make paper DATA=~/data SCHEDULE=short`
 # makes more of the kind):
 #
