@@ -1,5 +1,6 @@
 """The project holds together: dependencies, notebooks and sources, the README's figures."""
 
+import itertools
 import json
 import random
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucir_edu import config, runs, stream, trainer
+from lucir_edu import config, runs, stream, sweep, trainer
 from lucir_edu.datasets import load
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +135,7 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     every = list(runs.load_bank("cifar100"))
     minutes = [sum(phase["seconds"] for phase in run["phases"]) / 60 for run in every]
     assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes each" in README
+    assert min(minutes) > 85 and 160 < max(minutes) < 180, "06: 1½ to nearly three hours"
     assert len(every) == 8 and "Eight with 30 epochs per phase" in README
     compared, ends = {}, {}
     for run in every:
@@ -159,17 +161,57 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     ) in " ".join(README.split())
 
 
-def test_the_readme_tells_how_much_a_run_with_the_full_schedule_is():
-    settings = config.preset("cifar100-b50-5")
+def learnt(settings):
+    """Training images of a run on CIFAR-100, every epoch's."""
     old, images = 0, 0
-    for new in (settings.base_classes, *[settings.increment] * 5):
-        images += settings.epochs * (500 * new + settings.exemplars_per_class * old)
+    for new in settings.phase_sizes(100):
+        kept = settings.exemplars_per_class * old
+        if settings.memory_total and old:
+            kept = settings.memory_total // old * old
+        images += settings.epochs * (500 * new + kept)
         old += new
+    return images
+
+
+def test_the_readme_tells_how_much_a_run_with_the_full_schedule_is():
+    images = learnt(config.preset("cifar100-b50-5"))
     told = " ".join(README.split())
     assert f"is {images / 1e6:.1f} million images forward and backward: " in told
     assert f"{images / 430 / 3600:.0f} hours at the 430 a second" in told
     assert f"{images / 20_000 / 60:.0f} minutes on a GPU that makes 20,000" in told
     assert f"take {60_000 * 3 * 32 * 32 / 1e9:.1f} GB" in told
+
+
+def test_06_tells_how_much_the_runs_are_that_it_names():
+    source = (ROOT / "notebooks/sources/06_reproducing_the_paper.py").read_text(encoding="utf-8")
+    commands = source[source.index("# Then, for each row") :]
+    named = set(re.findall(r"cifar100-[\w-]+", commands))
+    images = [learnt(config.preset(name)) / 1e6 for name in named]
+    assert len(named) > 3
+    assert f"Each is {min(images):.0f} to {max(images):.0f} million training images" in source
+
+
+def test_the_readme_tells_how_many_runs_make_paper_makes():
+    every = set()
+    makefile = (ROOT / "Makefile").read_text()
+    for preset, options in re.findall(r"\(call protocol,([\w-]+)\) (.+)", makefile):
+        words = options.split()
+        fixed, varied = (
+            [word for flag, word in itertools.pairwise(words) if flag == name]
+            for name in ("--set", "--grid")
+        )
+        for setting in sweep.grid([*varied, "order_seed=1993,1,2"]):
+            every.add((preset, config.preset(preset, **{**config.parse(fixed), **setting})))
+    assert f"on CIFAR-100, {len(every)} in all, three class orders of each" in " ".join(
+        README.split()
+    )
+
+
+def test_the_readme_tells_how_long_the_course_is():
+    rows = re.findall(r"^\| \[0\d_.*?\.ipynb\).*", README, re.M)
+    minutes = [int(row.split("|")[3]) for row in rows]
+    assert len(minutes) == 8 and sum(minutes) == 330
+    assert "Eight notebooks, five and a half hours." in " ".join(README.split())
 
 
 def test_the_readme_has_the_limits_of_a_learner_s_code():

@@ -341,7 +341,7 @@ def test_one_run_is_not_of_two_kinds(halted, short, dataset, key):
     assert json.loads(results.read_text()) == before
 
 
-def test_a_run_that_went_on_elsewhere_says_so(halted, short, dataset, monkeypatch):
+def test_a_run_that_went_on_elsewhere_says_so(halted, short, dataset):
     results = halted / "results.json"
     before = json.loads(results.read_text())
     before["environment"]["threads"] = 99

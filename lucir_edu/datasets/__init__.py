@@ -40,7 +40,7 @@ def outline(config: Config) -> Dataset | None:
     it is loaded: to see in time whether the config fits.
 
     Raises:
-        UsageError: the data set has too few classes, or too many.
+        UsageError: the data set has too few classes.
     """
     if config.dataset not in KNOWN:
         return None
