@@ -437,7 +437,11 @@ replay, alone, both = (table[label]["average (CNN)"][0]
                        for label in ("replay", "cosine+no_imprint", "cosine"))  # fmt: skip
 print(f"imprinting's share: {(both - alone) / (both - replay):.0%}; your guess {my_guess_share} %")
 assert alone > replay + 10 and 1 < both - alone < 4
-assert table["cosine+no_imprint"]["norm gap"][0] > 200
+assert 240 < table["cosine+no_imprint"]["norm gap"][0] < 270
+mistaken = {
+    label: table[label]["old taken for new"][0] for label in ("cosine+no_imprint", "cosine")
+}
+assert 0 < mistaken["cosine+no_imprint"] - mistaken["cosine"] < 4
 
 # %% [markdown]
 # Little: the head does most of it. And look at the lengths: started from random ones, the newest embeddings end three
@@ -507,6 +511,7 @@ for method in ("replay", "cosine"):
         f"{method:6s} old taken for new, phases 1 to 5:", ", ".join(f"{m:.0f}" for m in mean), "%"
     )
     assert all(share.index(max(share)) == 0 for share in shares), "in the first, in every seed"
+    assert mean[4] > mean[3] + 3
 
 # %% [markdown]
 # In the first, with both heads. One reason may be that old images are rarest then: 150 of 1150 training images, where
@@ -525,6 +530,9 @@ for method in ("replay", "lucir"):
         row = table[method if count == 3 else f"{method} exemplars_per_class={count}"]
         print(f"recorded: {method:6s} {count:2d} per class: last accuracy {row['last (CNN)'][0]:.0f} %, "
               f"old taken for new {row['old taken for new'][0]:.0f} %, {len(row['seeds'])} seeds")  # fmt: skip
+last = {(method, count): table[f"{method}{of}"]["last (CNN)"][0] for method in ("replay", "lucir")
+        for count, of in ((1, " exemplars_per_class=1"), (20, " exemplars_per_class=20"))}  # fmt: skip
+assert last["lucir", 1] > last["replay", 1] + 20 and last["replay", 20] > last["lucir", 20]
 
 # %% [markdown]
 # Very much. LUCIR helps most where exemplars are few; with twenty per class plain replay does as well.

@@ -347,6 +347,8 @@ old = {name: ends[name].measurement.cnn_old for name in names}
 assert old[0.0] < old["nothing"] + 4, "frozen alone they are no help: features drift away from them"
 assert old["nothing"] + 4 < min(old["loss alone"], old["score distillation"])
 assert max(old["loss alone"], old["score distillation"]) < old[code_rule] - 4
+assert abs(old["loss alone"] - old["score distillation"]) < 8, "hardly more"
+assert old[code_rule] - old["nothing"] > 1.5 * (old["loss alone"] - old["nothing"])
 assert drifts["loss alone"] < drifts["score distillation"] < drifts["nothing"]
 assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
 
@@ -493,10 +495,14 @@ panel = TrainingPanel(settings, data, bases=bases)
 panel
 
 # %%
+ranges = {}
 for label in ("replay", "linear+lf"):
     for phase in (1, 5):
         found = [run["phases"][phase]["cnn"] for run in bank if runs.label(run) == label]
+        ranges[label, phase] = min(found), max(found)
         print(f"recorded: {label:9s} after phase {phase}: {min(found):.0f} to {max(found):.0f} %")
+assert ranges["linear+lf", 1][0] > ranges["replay", 1][1] + 5
+assert ranges["linear+lf", 5][1] < ranges["replay", 5][0] - 5
 
 # %% [markdown]
 # It is ahead after phase 1, and behind at the end: the frozen rows of each phase add up.
