@@ -165,12 +165,15 @@ def train(
         objective: what to minimise instead of :func:`objective`, with the same arguments.
 
     Raises:
-        UsageError: ``start`` or ``midway`` does not fit the config, or a loss is no number.
+        UsageError: ``start`` or ``midway`` does not fit the config, ``objective`` returns something
+            else than scalars by name, or a loss is no number.
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
         :class:`EpochEnd`, then some :class:`Pause`, then :class:`PhaseEnd`. The model in an event
         is the one that learns: read it before the next event, and leave it in the mode it was in.
+        Weights that are changed in place at a phase's last :class:`EpochEnd` are those that are
+        judged.
     """
     learner = Learner(config, dataset, hardware.pick_device(device), objective)
     if start is not None:
@@ -286,6 +289,7 @@ class Learner:
                     with torch.no_grad():
                         old = None if teacher is None else teacher(images, len(targets))
                 terms = (self.objective or objective)(config, output, targets, old, phase.num_old)
+                _check_terms(terms)
                 optimizer.param_groups[0]["lr"] = rate(step)
                 optimizer.zero_grad()
                 torch.stack(list(terms.values())).sum().backward()
@@ -561,6 +565,21 @@ def objective(
             output.logits[:, :num_old], old.logits, config.temperature, config.distillation_weight
         )
     return terms
+
+
+def _check_terms(terms: object) -> None:
+    """An objective may be a learner's own."""
+    if not isinstance(terms, dict) or not terms:
+        what = "an empty dict" if isinstance(terms, dict) else type(terms).__name__
+        raise UsageError(
+            f"an objective returns its terms by name, as {{'cross_entropy': …}}, not {what}"
+        )
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.ndim:
+            what = type(term).__name__
+            if isinstance(term, Tensor):
+                what = f"a tensor of shape {tuple(term.shape)}: take the mean over the batch"
+            raise UsageError(f"the objective's term {name} must be a scalar tensor, not {what}")
 
 
 @torch.no_grad()

@@ -160,3 +160,36 @@ def test_cifar_that_is_damaged_is_refused_before_it_is_opened(tmp_path):
     assert not (tmp_path / "opened").exists()
     with pytest.raises(UsageError, match="missing"):
         datasets.load(preset("cifar100-b50-5"), tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (torch.rand(4, 1, 8, 8), "not float32 of shape (4, 1, 8, 8)"),
+        (torch.zeros(4, 8, 8, dtype=torch.uint8), "not uint8 of shape (4, 8, 8)"),
+    ],
+)
+def test_images_of_another_kind_are_refused(images, says):
+    with pytest.raises(UsageError) as told:
+        datasets.TensorSplit(images, torch.arange(4))
+    assert "images must be uint8, (n, channels, height, width)" in str(told.value)
+    assert says in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([1, 2, 3, 4], "labels of 4 classes are 0 to 3, not 1 to 4"),
+        ([-1, 0, 1, 2], "not -1 to 2"),
+        ([0, 1, 2], "one for each of the 4 images, not int64 of shape (3,)"),
+        ([0.0, 1.0, 2.0, 3.0], "labels must be int64"),
+    ],
+)
+def test_labels_that_are_not_of_the_classes_are_refused(labels, says):
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    right = datasets.TensorSplit(images, torch.arange(4))
+    wrong = datasets.TensorSplit(images, torch.tensor(labels))
+    for train, test in ((right, wrong), (wrong, right)):
+        with pytest.raises(UsageError) as told:
+            datasets.Dataset("own", tuple("abcd"), train, test, (0.5,), (0.2,), "own")
+        assert says in str(told.value)

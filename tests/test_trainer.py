@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lucir_edu import hardware, losses, memory, trainer
-from lucir_edu.config import Config
+from lucir_edu.config import Config, UsageError
 from lucir_edu.model import CosineHead, IncrementalModel, LinearHead, Output, imprint
 from lucir_edu.trainer import (
     EpochEnd,
@@ -182,6 +183,39 @@ def test_another_objective_is_minimised_in_its_place(make_config, dataset):
     assert all(list(step.losses) == ["nothing"] for step in steps)
     fresh = Learner(config, dataset, CPU).net.head.weight
     assert torch.equal(ends[0].model.head.weight[:6], fresh), "something else was minimised"
+
+
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        (lambda loss: loss.mean(), "terms by name, as {'cross_entropy': …}, not Tensor"),
+        (lambda loss: {}, "not an empty dict"),
+        (lambda loss: {"mine": loss}, r"term mine must be a scalar tensor, not a tensor of shape "),
+        (lambda loss: {"mine": 1.0}, "term mine must be a scalar tensor, not float"),
+    ],
+)
+def test_an_objective_that_returns_something_else_is_told(terms, says, make_config, dataset):
+    def mine(config, output, targets, old, num_old):
+        return terms(F.cross_entropy(output.logits, targets, reduction="none"))
+
+    with pytest.raises(UsageError) as told:
+        list(train(make_config(), dataset, device="cpu", objective=mine))
+    assert says in str(told.value)
+
+
+def test_weights_changed_at_the_end_of_the_last_epoch_are_those_that_are_judged(
+    make_config, dataset
+):
+    config = make_config(cosine=False, less_forget=False, margin_ranking=False)
+    judged = []
+    for event in train(config, dataset, device="cpu"):
+        if isinstance(event, EpochEnd) and event.phase and event.epoch == config.epochs:
+            with torch.no_grad():
+                rows = event.model.head.new_weight
+                rows *= 5 / rows.norm(dim=1, keepdim=True)
+        if isinstance(event, PhaseEnd) and event.measurement.phase:
+            judged.append(event.measurement)
+    assert [measurement.weight_norm_new for measurement in judged] == pytest.approx([5, 5])
 
 
 # ---- A training step against the equations ----------------------------------------------------

@@ -17,6 +17,14 @@ class TensorSplit:
     images: Tensor
     labels: Tensor
 
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise UsageError(
+                f"images must be uint8, (n, channels, height, width), not "
+                f"{str(self.images.dtype).removeprefix('torch.')} of shape "
+                f"{tuple(self.images.shape)}"
+            )
+
     def take(self, indices: Tensor) -> "TensorSplit":
         return TensorSplit(self.images[indices], self.labels[indices])
 
@@ -51,6 +59,23 @@ class Dataset:
     std: tuple[float, ...]
     # A hash of the content, or of files' names and sizes, to tell which data a result is of
     fingerprint: str
+
+    def __post_init__(self) -> None:
+        for split in (self.train, self.test):
+            images = split.images if isinstance(split, TensorSplit) else split.paths
+            if split.labels.dtype != torch.int64 or split.labels.shape != (len(images),):
+                raise UsageError(
+                    f"labels must be int64, one for each of the {len(images)} images, not "
+                    f"{str(split.labels.dtype).removeprefix('torch.')} of shape "
+                    f"{tuple(split.labels.shape)}"
+                )
+            if not len(images):
+                continue
+            low, high, last = split.labels.min(), split.labels.max(), len(self.classes) - 1
+            if low < 0 or high > last:
+                raise UsageError(
+                    f"labels of {last + 1} classes are 0 to {last}, not {low} to {high}"
+                )
 
     def with_labels(self, classes: Sequence[int]) -> "Dataset":
         """Only the named classes, renumbered in the order given.
