@@ -33,6 +33,7 @@ NETWORKS = {
     "Glyphs": ("glyphs-b50-5", 100, (1, 24, 24)),
 }
 WORKERS = 2  # of the plain pipeline's DataLoader
+STEPS = 8  # of a turn, after two that warm up
 CONTENDERS = {
     "ours": "our step",
     "data_free": "the same without work on data",
@@ -195,14 +196,12 @@ class _Transformed(torch.utils.data.Dataset):
 def measure(
     device: str = "auto",
     rounds: int = 7,
-    steps: int = 8,
     watch: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Measure the training step of all networks.
 
     Args:
         rounds: turns of every contender.
-        steps: images of a turn, in batches, after two that warm up.
         watch: is called after every turn.
 
     Returns:
@@ -213,25 +212,23 @@ def measure(
         machine's ``matrix_rate`` (operations a second) and ``bandwidth`` (bytes a second) allow.
     """
     target = hardware.pick_device(device)
-    found = {name: _measure(Subject(name, target), rounds, steps, watch) for name in NETWORKS}
+    found = {name: _measure(Subject(name, target), rounds, watch) for name in NETWORKS}
     first = next(iter(found.values()))
     return {
         **{key: first[key] for key in RATIOS},
         "rounds": rounds,
-        "steps": steps,
+        "steps": STEPS,
         "networks": found,
         "environment": hardware.describe(target, first["precision"]),
     }
 
 
-def _measure(
-    subject: Subject, rounds: int, steps: int, watch: Callable[[], object]
-) -> dict[str, Any]:
+def _measure(subject: Subject, rounds: int, watch: Callable[[], object]) -> dict[str, Any]:
     contenders = {name: getattr(subject, name)() for name in CONTENDERS}
     speeds = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            speeds[name].append(_turn(contender, steps * subject.config.batch_size, subject.device))
+            speeds[name].append(_turn(contender, STEPS * subject.config.batch_size, subject.device))
             watch()
     rates = _matrix_rate(subject), _bandwidth(subject.device)
     return {

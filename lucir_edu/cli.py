@@ -388,15 +388,15 @@ def _writable(path: Path | None) -> Iterator[Path | None]:
 
 
 def _print_table(rows: list[dict]) -> None:
-    from lucir_edu.runs import MEASURES
+    from lucir_edu.runs import MEASURES, shared
 
     for title in dict.fromkeys(row["preset"] for row in rows):
         of_preset = [row for row in rows if row["preset"] == title]
-        names = [row["label"].split() for row in of_preset]
-        shared = [word for word in names[0][1:] if len(names) > 1 and all(word in n for n in names)]
-        names = [" ".join(word for word in name if word not in shared) for name in names]
+        labels = [row["label"] for row in of_preset]
+        common = shared(labels)
+        names = [" ".join(w for w in label.split() if w not in common) for label in labels]
         width = max(map(len, names))
-        print(f"{' '.join([title, *shared])}: mean ± sd over seeds and class orders, percent")
+        print(f"{' '.join([title, *common])}: mean ± sd over seeds and class orders, percent")
         print(f"{'':{width}}   runs  " + "  ".join(f"{m:>17s}" for m in MEASURES))
         for name, row in zip(names, of_preset, strict=True):
             cells = [
@@ -465,7 +465,7 @@ def _grade(options: argparse.Namespace) -> int:
                 tqdm.write(f"  {one.exercise:26s}{one.verdict}{why}")
                 rows.append((one.notebook, one.exercise, one.verdict, one.because))
         if file:
-            with open(file, "w", newline="", encoding="utf-8") as stream:
+            with open(file, "w", newline="", encoding="utf-8", errors="replace") as stream:
                 csv.writer(stream).writerows(rows)
     return 2 if refused else 0
 

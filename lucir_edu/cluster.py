@@ -80,7 +80,7 @@ def bases_first(jobs: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
     seen: list[dict[str, Any]] = []
     first, later = [], []
     for job in jobs:
-        base = {k: v for k, v in job[1].to_dict().items() if k not in (*runs.LATER, "increment")}
+        base = runs.base_settings(job[1].to_dict())
         (later if base in seen else first).append(job)
         seen.append(base)
     return first + later

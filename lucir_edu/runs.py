@@ -84,6 +84,13 @@ class Run(dict):
             matrix[t, : t + 1] = metrics.group_accuracies(confusion, bounds[: t + 2])
         return matrix
 
+    def old_new_confusion(self, phase: int) -> metrics.OldNewConfusion:
+        """Where old and new classes' test images go after a phase, by the head."""
+        num_old, seen = self["bounds"][phase : phase + 2]
+        counts = self.arrays["confusion_cnn"][phase][:seen, :seen]
+        truth, guess = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
+        return metrics.old_new_confusion(guess, truth, num_old)
+
 
 def perform(
     config: Config,
@@ -230,11 +237,10 @@ def _told(out: Path) -> Iterator[None]:
     """A disk that is full, or was taken away, is no fault of the program."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+    except OSError as error:
         raise UsageError(
-            f"cannot write to {out} ({reason}); mend that and go on with --resume: "
-            f"{kept(out) or 'nothing'} is kept"
+            f"cannot write to {out} ({error.strerror or error}); mend that and go on with "
+            f"--resume: {kept(out) or 'nothing'} is kept"
         ) from None
 
 
@@ -562,6 +568,12 @@ def load_bank(preset: str = "") -> Iterator[Run]:
     return find([BANK / preset])
 
 
+def base_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a config's settings that decide what its base phase learns."""
+    cut = () if settings["base_classes"] is None else ("increment",)  # else it sets the base
+    return {key: value for key, value in settings.items() if key not in (*LATER, *cut)}
+
+
 def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run]) -> Run | None:
     """A run that has learnt the base phase which a config would learn, on the same kind of machine
     and with the same code; the first whose network is still there."""
@@ -569,9 +581,7 @@ def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run
     here = hardware.describe(target, hardware.pick_precision(config.precision, target))
 
     def base(settings: Mapping[str, Any], environment: Mapping[str, Any], data: str) -> tuple:
-        cut = () if settings["base_classes"] is None else ("increment",)  # else it sets the base
-        settings = {key: value for key, value in settings.items() if key not in (*LATER, *cut)}
-        return settings, {**environment, "commit": None}, data
+        return base_settings(settings), {**environment, "commit": None}, data
 
     wanted = base(config.to_dict(), here, dataset.fingerprint)
     for run in among:
@@ -620,6 +630,12 @@ def label(run: Run, order: bool = True) -> str:
     values = [getattr(config, key) for key in settings]
     written = [";".join(map(str, v)) if isinstance(v, tuple) else v for v in values]
     return " ".join([method, *map("{}={}".format, settings, written)])
+
+
+def shared(labels: Iterable[str]) -> list[str]:
+    """The settings that all of several labels name."""
+    names = [label.split() for label in dict.fromkeys(labels)]
+    return [word for word in names[0][1:] if len(names) > 1 and all(word in n for n in names)]
 
 
 def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:

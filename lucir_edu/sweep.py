@@ -117,6 +117,7 @@ def sweep(
             announce(number, len(jobs), job[0])
             yield run
         return
+    processes = min(processes, len(jobs))  # more would only take cores from those that have one
     if processes == 1:
         for number, job in enumerate(jobs, 1):
             announce(number, len(jobs), job[0])

@@ -117,6 +117,9 @@ def test_angles_are_those_between_embeddings(bank):
         below = sum(y for x, y in zip(trace["x"], trace["y"], strict=True) if x < 90)
         assert below == pytest.approx(100 * np.mean(np.array(pairs) < 90), abs=0.2)
     names = re.search(r"new class: (.) and (.), (\d+)°", words)
+    assert "After phase 1: two old classes are" in words
+    first = views.draw("angles", run, 0).words  # where no class is old
+    assert re.fullmatch(r"After phase 0: two classes are \d+° apart on average\.", first)
     a, b = (run["classes"].index(name) for name in names.groups()[:2])
     assert a < 50 <= b < 60 and degrees[a, b] == int(names[3]) == degrees[:50, 50:60].min()
 
@@ -315,6 +318,35 @@ def test_a_second_setting_without_a_seed_in_common_is_not_dropped_without_a_word
     panel.compare.value = True  # B's switches are off
     assert panel.shown == Shown("cos+lf+mr") and not panel.compare.value
     assert "cos+lf+mr~-cos-lf-mr/seed0/phase5/accuracy is not recorded" in panel.words.value
+
+
+def test_a_second_setting_can_be_chosen_where_its_first_is_not_recorded(bank, glyphs):
+    some = [run for run in bank if runs.label(run) in ("cosine", "lucir")]
+    panel = Explorer(some, glyphs)
+    panel.compare.value = True  # B's switches are off, and plain replay is not among them
+    assert "is not recorded" in panel.words.value
+    assert panel.b.layout.display is None, "no B can be chosen"
+    panel.b.switches["cosine"].value = True
+    assert panel.shown == Shown("cos+lf+mr", "cos-lf-mr")
+    assert_shows(panel, bank)
+
+
+def test_settings_that_all_runs_share_are_not_in_their_names(bank, glyphs):
+    def hurried(run):
+        return runs.Run({**run, "config": {**run["config"], "epochs": 5, "lr": 0.2}}, run.arrays)
+
+    some = [hurried(run) for run in bank if run["seed"] == 1]
+    assert "epochs=5" in runs.label(some[0])
+    assert sorted(Bank(some).settings) == sorted([*EIGHT, "icarl"])
+    panel = Explorer(some, glyphs)
+    panel.a.switches["cosine"].value = False
+    assert panel.shown.a == "-cos+lf+mr"
+
+
+def test_a_string_that_names_another_setting_unfolds_the_list_of_them(bank, glyphs):
+    panel = Explorer(bank, glyphs, "icarl")
+    assert panel.a.more.value and panel.a.other.value == "icarl"
+    assert not Explorer(bank, glyphs, "cos").a.more.value
 
 
 def test_a_typed_string_moves_the_controls(bank, glyphs):

@@ -180,6 +180,20 @@ def test_the_command_prints_a_table_and_writes_one(hand_in, tmp_path, capsys):
     ]
 
 
+def test_half_a_character_in_a_name_or_a_message_is_no_end_of_the_table(
+    tmp_path, monkeypatch, capsys
+):
+    """As in a file name of an archive in another encoding."""
+    half = "\udce9"
+    grade = handed_in.Grade(Path(f"B{half}.ipynb"), "angles", "not yet right", [f"  ✗ not {half}"])
+    monkeypatch.setattr(handed_in, "grade", lambda path: [grade])
+    monkeypatch.setattr("tqdm.tqdm.write", lambda text, file=None: None)
+    table = tmp_path / "table.csv"
+    assert cli.main(["grade", "any.ipynb", "--csv", str(table)]) == 0
+    line = table.read_text(encoding="utf-8").splitlines()[1]
+    assert line == "B?.ipynb,angles,not yet right,not ?"
+
+
 def test_where_the_table_cannot_be_written_nothing_is_graded(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(handed_in, "grade", lambda path: pytest.fail("too late"))
     (tmp_path / "file").touch()

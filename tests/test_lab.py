@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lucir_edu import hardware, losses, runs, stream
 from lucir_edu.config import preset
 from lucir_edu.datasets import load
-from lucir_edu.lab import lessons, plots, report, sphere
+from lucir_edu.lab import drawings, lessons, plots, report, sphere
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.panels import MarginPanel, SpherePanel, TrainingPanel
 from lucir_edu.model import build
@@ -55,6 +55,9 @@ def test_descriptions_say_what_was_measured(trained):
     _, words = plots.confusion(run)
     assert f"{run['phases'][-1]['old_to_new']:.0f} % taken for a new class" in words
     assert f"{run['phases'][-1]['cnn_new']:.0f} % are right, " in words
+    _, words = plots.confusion(run, 0)  # no class is old
+    right = run["phases"][0]["cnn"]
+    assert words == f"After phase 0: of new classes' images {right:.0f} % are right."
     _, words = plots.head(run)
     norms = run.arrays["weight_norms"][-1]
     assert f"embedding: old {norms[:9].mean():.2f}, new {norms[9:].mean():.2f}" in words
@@ -116,6 +119,37 @@ def test_curves_draw_the_points_they_are_given():
     assert line.get_xdata().tolist() == [1, 2, 4] and line.get_ydata().tolist() == [5, 6, 9]
     assert line.get_marker() == "o" and figure.axes[0].get_xscale() == "log"
     assert "a: from 5 at 1 to 9 at 4" in words
+
+
+def test_the_drawing_of_the_protocol_has_what_is_learnt_and_tested_in_each_phase():
+    figure, words = drawings.protocol(["Latin", "Greek", "Cyrillic"], exemplars=2)
+    (axes,) = figure.axes
+    tested = [box for box in axes.patches if not box.get_fill()]
+    assert [round(box.get_height()) for box in tested] == [1, 2, 3], "all groups so far"
+    assert len(axes.patches) - len(tested) == 3, "the own group"
+    assert [len(kept.get_segments()) for kept in axes.collections] == [0, 1, 2], "those before"
+    assert "2 exemplars" in words and "Latin, Greek, Cyrillic" in words
+    figure, words = drawings.protocol(["Latin", "Greek"], exemplars=0)
+    assert not figure.axes[0].collections and "exemplar" not in words
+
+
+def test_arrows_point_where_they_should():
+    arrows = [("a", 0, 2.0, "old"), ("b", 90, 1.0, "feature")]
+    figure, words = drawings.directions({"one": (arrows, [(0, 90, "right")]), "two": (arrows, [])})
+    assert [axes.get_title() for axes in figure.axes] == ["one", "two"]
+    for axes in figure.axes:
+        tips = [line.get_xydata()[-1] for line in axes.lines[1:3]]  # the first is the circle
+        assert np.allclose(tips, [(2, 0), (0, 1)])
+    assert len(figure.axes[0].lines) == len(figure.axes[1].lines) + 1, "the arc"
+    named = "a at 0°, length 2, b at 90°, length 1"
+    assert words == f"Vectors in a plane. one: {named}; two: {named}."
+
+
+def test_the_drawing_of_the_objective_has_all_terms():
+    figure, words = drawings.objective()
+    texts = " ".join(text.get_text() for text in figure.axes[0].texts)
+    for term in ("less-forget", "margin ranking", "cross-entropy"):
+        assert term in texts and term in words.lower()
 
 
 def test_bars_have_their_mean_and_spread():

@@ -14,6 +14,7 @@ import cloudpickle
 import distributed
 import numpy as np
 import pytest
+import torch
 
 import lucir_edu
 from lucir_edu import cli, cluster, datasets, hardware, runs, sweep
@@ -221,6 +222,24 @@ def test_those_with_a_base_phase_of_their_own_come_first():
                      "lucir/0", "lucir/1", "icarl/0", "icarl/1"]  # fmt: skip
     jobs.append(("other", preset(method="icarl", lr=0.2)))
     assert [name for name, _ in cluster.bases_first(jobs)][4] == "other"
+
+
+def test_where_the_increment_sets_the_base_it_makes_another_base_phase():
+    jobs = [
+        (f"{method}/{increment}", preset("folder", method=method, increment=increment))
+        for increment in (2, 5)
+        for method in ("cosine", "lucir")
+    ]
+    names = [name for name, _ in cluster.bases_first(jobs)]
+    assert names == ["cosine/2", "cosine/5", "lucir/2", "lucir/5"]
+
+
+def test_there_are_no_more_processes_than_runs(tmp_path):
+    """A process without a run would take cores from those that have one."""
+    events = []
+    settings = [parse(["base_classes=90", "epochs=1", "train_per_class=4", "test_per_class=2"])]
+    (run,) = sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, processes=4, watch=events.append)
+    assert events and run["environment"]["threads"] == torch.get_num_threads()
 
 
 # ---- Mistakes ---------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ async function explore(section, followsAddress) {
         phase.value = number[2];
       }
       else if (number) seed.dataset.wanted = number[2];
-      else if (part in bank.views) view.value = part;
+      else if (Object.hasOwn(bank.views, part)) view.value = part;
       else {
         const names = part.split("~").map((name) => name.replaceAll(",", " "));
         unknown = names.find((name) => !(name in bank.seeds) && !isCombination(name));
@@ -95,6 +95,10 @@ async function explore(section, followsAddress) {
   function show() {
     const shown = compare.checked ? sides : sides.slice(0, 1);
     const settings = shown.map(setting);
+    sides.forEach((side) => {
+      side.switches.forEach((box) => (box.disabled = side.other.value !== ""));
+      side.box.hidden = side.plot.hidden = side.words.hidden = !shown.includes(side);
+    });
     const missing = settings.find((name) => !(name in bank.seeds));
     if (missing) {
       sides[0].words.textContent = `${missing} is not recorded.`;
@@ -112,10 +116,6 @@ async function explore(section, followsAddress) {
     delete seed.dataset.wanted;
     const nearest = seeds.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a));
     seed.replaceChildren(...seeds.map((one) => new Option(one, one, false, one === nearest)));
-    sides.forEach((side) => {
-      side.switches.forEach((box) => (box.disabled = side.other.value !== ""));
-      side.box.hidden = side.plot.hidden = side.words.hidden = !shown.includes(side);
-    });
     find("hovered").replaceChildren();
     find("hovered").hidden = !bank.views[view.value];
     const runs = settings.map((name) => bank.runs[`${name}/${nearest}`]);
@@ -149,7 +149,7 @@ async function explore(section, followsAddress) {
   section.addEventListener("input", (event) => { if (event.target !== find("link")) show(); });
   function address() {
     try {
-      return decodeURI(location.hash.slice(1));
+      return decodeURIComponent(location.hash.slice(1));
     } catch (error) {
       if (!(error instanceof URIError)) throw error;
       return "";  // a lone % means nothing

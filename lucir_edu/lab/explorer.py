@@ -12,9 +12,9 @@ import plotly.graph_objects as go
 from lucir_edu.config import UsageError, nearest
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import views
-from lucir_edu.lab.keyboard import Keyboard
+from lucir_edu.lab.keyboard import Keyboard, without_bar
 from lucir_edu.lab.plots import thumbnails
-from lucir_edu.runs import Run, by_setting
+from lucir_edu.runs import Run, by_setting, shared
 
 OTHERWISE = {  # recorded settings beside the eight combinations, in words
     "finetune": "no exemplars (finetune)",
@@ -110,7 +110,10 @@ class Bank:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs: dict[tuple[str, int], Run] = {}
-        for (_, name, seed), run in by_setting(runs).items():
+        found = by_setting(runs)
+        common = shared(name for _, name, _ in found) if found else []
+        for (_, name, seed), run in found.items():
+            name = " ".join(word for word in name.split() if word not in common)
             if name in EIGHT:
                 name = combination(*(run["config"][switch] for switch in views.COMPONENTS))
             self._runs[name, seed] = run
@@ -123,6 +126,11 @@ class Bank:
     @property
     def settings(self) -> list[str]:
         return list(dict.fromkeys(name for name, _ in self._runs))
+
+    @property
+    def others(self) -> list[tuple[str, str]]:
+        """The settings beside the eight combinations, each after its words."""
+        return [(OTHERWISE.get(n, n), n) for n in self.settings if not is_combination(n)]
 
     @property
     def first(self) -> Shown:
@@ -180,7 +188,7 @@ def is_combination(setting: str) -> bool:
 class Setting(widgets.VBox):
     """Three switches, and folded below them the other settings that are recorded."""
 
-    def __init__(self, name: str, settings: Sequence[str]) -> None:
+    def __init__(self, name: str, others: Sequence[tuple[str, str]]) -> None:
         self.name, self.listen = name, lambda: None
         self._moving = False
         self.switches = {
@@ -192,7 +200,6 @@ class Setting(widgets.VBox):
             )
             for switch, (_, words) in views.COMPONENTS.items()
         }
-        others = [(OTHERWISE.get(one, one), one) for one in settings if not is_combination(one)]
         self.other = widgets.Dropdown(
             options=[("one of the eight combinations", None), *others],
             description=f"{name} is",
@@ -224,7 +231,9 @@ class Setting(widgets.VBox):
         self._moving = True
         try:
             self.other.value = None if is_combination(setting) else setting
-            if is_combination(setting):
+            if not is_combination(setting):
+                self.more.value = True  # or nothing would say why the switches are grey
+            else:
                 on = re.findall(r"(?:^|\+)(\w+)", setting)
                 for box, short in zip(self.switches.values(), SHORTS, strict=True):
                     box.value = short in on
@@ -267,7 +276,7 @@ class Explorer(widgets.VBox):
         self._figures: dict[tuple[str, str], go.FigureWidget] = {}
         self._columns = {side: widgets.VBox() for side in "AB"}
 
-        self.a, self.b = (Setting(name, self.bank.settings) for name in "AB")
+        self.a, self.b = (Setting(name, self.bank.others) for name in "AB")
         self.compare = widgets.Checkbox(description="compare with a second setting", indent=False)
         self.view = widgets.Dropdown(
             options=[(views.VIEWS[name].title, name) for name in self.bank.views],
@@ -339,6 +348,7 @@ class Explorer(widgets.VBox):
             self.shown = state
         except UsageError as error:
             self.words.value = f"<b>{escape(str(error))}</b>"
+            self.b.layout.display = None if self.compare.value else "none"  # to choose another B
 
     def _set_controls(self) -> None:
         shown = self._shown
@@ -395,8 +405,7 @@ class Explorer(widgets.VBox):
         figure = self._figures.get((side, view))
         if figure is None:
             layout = {"template": "plotly_white", **drawing.layout}
-            figure = go.FigureWidget(drawing.traces, layout)
-            figure._config = {**figure._config, "displayModeBar": False}  # it hides the titles
+            figure = without_bar(go.FigureWidget(drawing.traces, layout))
             if views.VIEWS[view].pairs:
                 figure.data[0].on_hover(self._on_hover)
             self._figures[side, view] = figure
@@ -426,7 +435,4 @@ def _table(columns: Sequence[Mapping[str, float | None]]) -> str:
         if len(values) == 2:
             cells.append("–" if None in values else f"{values[1] - values[0]:+.1f}")
         rows.append([name, *cells])
-    cell = "style='text-align:left;padding:1px 14px 1px 0'"
-    lines = ["".join(f"<th {cell}>{head}</th>" for head in heads)]
-    lines += ["".join(f"<td {cell}>{escape(one)}</td>" for one in row) for row in rows]
-    return f"<table style='line-height:1.4'>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    return views.table([heads, *rows])

@@ -1,6 +1,13 @@
 """What ipywidgets leaves out for those who use a keyboard or a screen reader."""
 
 import anywidget
+import plotly.graph_objects as go
+
+
+def without_bar(figure: go.FigureWidget) -> go.FigureWidget:
+    """Without plotly's buttons, which are eleven stops for Tab and hide the titles."""
+    figure._config = {**figure._config, "displayModeBar": False}
+    return figure
 
 
 class Keyboard(anywidget.AnyWidget):

@@ -13,8 +13,8 @@ from torch import Tensor
 from lucir_edu import runs, stream, trainer
 from lucir_edu.config import Config, UsageError, method_of
 from lucir_edu.datasets import Dataset
-from lucir_edu.lab import DEVICE, plots, sphere
-from lucir_edu.lab.keyboard import Keyboard
+from lucir_edu.lab import DEVICE, plots, sphere, views
+from lucir_edu.lab.keyboard import Keyboard, without_bar
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.plots import BLACK, NEW, OLD
 from lucir_edu.lab.views import COMPONENTS, LOSSES, WIDTH
@@ -254,8 +254,9 @@ class TrainingPanel(widgets.VBox):
         last = len(self.stream.phases) - 1
         for column in (1, 2):
             figure.update_xaxes(
-                title_text="phase", range=[-0.05, last + 0.1], dtick=1, row=1, col=column
-            )
+                title_text="phase", range=[-0.05 if self.bases else -1.05, last + 0.1], dtick=1,
+                row=1, col=column,
+            )  # fmt: skip
         figure.update_xaxes(title_text="class, in order of arrival", row=1, col=3)
         figure.update_yaxes(range=[0, 100], row=1, col=2)
         figure.update_yaxes(rangemode="tozero", row=1, col=1)
@@ -272,8 +273,7 @@ class TrainingPanel(widgets.VBox):
             legend2={**legend, "x": 0.385},
             legend3={**legend, "x": 0.76},
         )
-        figure._config = {**figure._config, "displayModeBar": False}  # eleven stops for Tab
-        return figure
+        return without_bar(figure)
 
     def _draw_curves(self) -> None:
         shown, traces = self._shown, list(self.figure.data)
@@ -291,30 +291,19 @@ class TrainingPanel(widgets.VBox):
                 trace.customdata = self.stream.dataset.classes[: len(classes)][part]
 
     def _draw_table(self) -> None:
-        titles = (
-            "trained here",
-            "phases",
-            "average",
-            "last",
-            "old taken for new",
-            "newest embeddings longer by",
-        )
-        cell = "style='text-align:left;padding:2px 12px'"
-        head = "".join(f"<th {cell}>{title}</th>" for title in titles)
-        rows = []
+        rows = [("trained here", "phases", "average", "last", "old taken for new",
+                 "newest embeddings longer by")]  # fmt: skip
         for name, run in self.runs.items():
             gap, final = runs.norm_gap(run), run["phases"][-1]["old_to_new"]
-            cells = (
+            rows.append((
                 name,
                 f"{len(run['phases']) - 1} of {len(self.stream.phases) - 1}",
                 f"{run['average_incremental_accuracy']['cnn']:.1f} %",
                 f"{run['last_accuracy']['cnn']:.1f} %",
                 "–" if final is None else f"{final:.1f} %",
                 "–" if gap is None else f"{gap:.0f} %",
-            )
-            rows.append("".join(f"<td {cell}>{text}</td>" for text in cells))
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        self.table.value = f"<table><tr>{head}</tr>{body}</table>" if rows else ""
+            ))  # fmt: skip
+        self.table.value = views.table(rows) if self.runs else ""
 
 
 class MarginPanel(widgets.VBox):
@@ -365,10 +354,11 @@ class SpherePanel(widgets.VBox):
         self.views = views
         last = max(len(snapshots) for snapshots in views.values()) - 1
         self.phase = widgets.IntSlider(value=last, max=last, description="phase")
-        self.turn = widgets.IntSlider(value=40, max=355, step=5, description="turn (°)")
-        self.height = widgets.IntSlider(value=20, min=-90, max=90, step=5, description="height (°)")
-        self.figure = go.FigureWidget(sphere.figure(views))
-        self.figure._config = {**self.figure._config, "displayModeBar": False}
+        self.turn = widgets.IntSlider(value=sphere.TURN, max=355, step=5, description="turn (°)")
+        self.height = widgets.IntSlider(
+            value=sphere.ELEVATION, min=-90, max=90, step=5, description="height (°)"
+        )
+        self.figure = without_bar(go.FigureWidget(sphere.figure(views)))
         self.words = widgets.HTML()
         self.phase.observe(self._show, "value")
         for slider in (self.turn, self.height):

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lucir_edu import metrics
 from lucir_edu.datasets import Dataset, glyphs
 from lucir_edu.runs import Run
 from lucir_edu.stream import Stream
@@ -89,7 +88,7 @@ def samples(dataset: Dataset) -> Described:
             strip[:, left : left + side] = images[generator.choice(of_class), 0]
         axes.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-        _bare(axes)
+        bare(axes)
     names = "; ".join(f"{name} ({len(characters)})" for name, characters in alphabets)
     return figure, f"One random image of each of the 100 classes, by alphabet: {names}."
 
@@ -123,7 +122,7 @@ def pairs(dataset: Dataset, which: Sequence[str], per_letter: int = 8) -> Descri
             images = dataset.train.images[rows[:per_letter], 0].numpy()
             axes.imshow(np.hstack(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set_ylabel(letter, rotation=0, ha="right", va="center", fontsize=14)
-            _bare(axes)
+            bare(axes)
     named = ", ".join(f"{old} and {new}" for old, new in which)
     return figure, f"Training images of letters that look alike, old left, new right: {named}."
 
@@ -162,7 +161,7 @@ def accuracy(runs: Mapping[str, Run]) -> Described:
     axes.set(xlabel="classes seen", ylabel="accuracy (CNN) on all of them (%)", ylim=(0, 100))
     axes.set_xticks(sorted({p["classes_seen"] for run in runs.values() for p in run["phases"]}))
     axes.grid(alpha=0.3)
-    _legend_beside(axes)
+    legend_beside(axes)
     return figure, f"Accuracy over the classes seen (CNN): {'; '.join(words)}."
 
 
@@ -241,8 +240,7 @@ def confusion(run: Run, phase: int = -1) -> Described:
     left.set(xlabel="predicted class", ylabel="true class")
     figure.colorbar(image, ax=left, label="share of the true class's images (%)", shrink=0.85)
 
-    truth, guess = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
-    sides = metrics.old_new_confusion(guess, truth, num_old)
+    sides = run.old_new_confusion(phase)
     bars = [
         ("right", BLUE, "", (sides.old_correct, sides.new_correct)),
         ("wrong, within old or within new", SKY, "//", (sides.old_to_old, sides.new_to_new)),
@@ -262,11 +260,13 @@ def confusion(run: Run, phase: int = -1) -> Described:
         bottom += values
     right.set(ylim=(0, 100), ylabel="share of test images (%)")
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
-    return figure, (
-        f"After phase {phase}: of old classes' images {sides.old_correct:.0f} % are right, "
-        f"{sides.old_to_new:.0f} % taken for a new class; of new classes' images "
-        f"{sides.new_correct:.0f} % are right, {sides.new_to_old:.0f} % taken for an old one."
-    )
+    words = f"of new classes' images {sides.new_correct:.0f} % are right"
+    if num_old:
+        words = (
+            f"of old classes' images {sides.old_correct:.0f} % are right, {sides.old_to_new:.0f} % "
+            f"taken for a new class; {words}, {sides.new_to_old:.0f} % taken for an old one"
+        )
+    return figure, f"After phase {phase}: {words}."
 
 
 def features(runs: Mapping[str, Run]) -> Described:
@@ -293,7 +293,7 @@ def features(runs: Mapping[str, Run]) -> Described:
         moved = np.nanmean(np.linalg.norm(after - before, axis=1))
         words.append(f"{name}: images of the base classes have moved by {moved:.2f} on average")
     grid[0].set_ylabel("along that of second most")
-    _legend_beside(grid[-1])
+    legend_beside(grid[-1])
     description = f"Features (of length 1) after phase {number}, in a plane. {'; '.join(words)}."
     return figure, description
 
@@ -327,7 +327,7 @@ def curves(
         axes.xaxis.set_major_formatter("{x:.3g}")
         axes.minorticks_off()
     axes.grid(alpha=0.3)
-    _legend_beside(axes)
+    legend_beside(axes)
     return figure, f"{ylabel[0].upper()}{ylabel[1:]} by {xlabel}. {'; '.join(words)}."
 
 
@@ -376,7 +376,7 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
     axes.annotate(f"m = {margin:g}", (margin, axes.get_ylim()[1]), ha="left", va="top",
                   xytext=(4, -2), textcoords="offset points")  # fmt: skip
     axes.set(xlabel="cosine with the own class, minus that with a hard negative", ylabel="pairs")
-    _legend_beside(axes)
+    legend_beside(axes)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, (
         f"{old.sum()} exemplars of old classes, {top_k} hard "
@@ -406,7 +406,7 @@ def _legend(axes: Axes) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9)
 
 
-def _legend_beside(axes: Axes) -> None:
+def legend_beside(axes: Axes) -> None:
     """To the right, in a figure high enough for it: a label may be a whole configuration."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [textwrap.fill(label, 40, break_on_hyphens=False) for label in labels]
@@ -415,6 +415,6 @@ def _legend_beside(axes: Axes) -> None:
     axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -15,7 +15,7 @@ from plotly.utils import PlotlyJSONEncoder
 from lucir_edu.config import Config
 from lucir_edu.datasets import load
 from lucir_edu.lab import plots, views
-from lucir_edu.lab.explorer import OTHERWISE, SHORTS, Bank, is_combination
+from lucir_edu.lab.explorer import SHORTS, Bank
 from lucir_edu.runs import MEASURES, Run, compare, firsts
 
 FILES = importlib.resources.files("lucir_edu.lab")
@@ -41,8 +41,7 @@ def write(runs: list[Run], path: Path, title: str = "Class-incremental learning:
         bank = Bank(of_preset)
         part["bank"] = packed(bank)
         part["views"] = {name: views.VIEWS[name].title for name in bank.views}
-        others = [name for name in bank.settings if not is_combination(name)]
-        part["others"] = [(name, OTHERWISE.get(name, name)) for name in others]
+        part["others"] = bank.others
     page = Environment(autoescape=True).from_string((FILES / "report.html").read_text("utf-8"))
     text = page.render(
         title=title,

@@ -6,11 +6,11 @@ Old is blue, new is orange; a line style, a marker or a hatch says the same.
 """
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lucir_edu import metrics
 from lucir_edu.lab.plots import BLACK, BLUE, GREEN, NEW, OLD, ORANGE, PINK, SKY
 from lucir_edu.runs import Run
 
@@ -125,8 +125,7 @@ def confusion(run: Run, phase: int, wide: bool) -> Drawing:
         _matrix(names, np.rint(100 * counts / counts.sum(axis=1, keepdims=True)),
                 "%{y} read as %{x}: %{z} %")
     ]  # fmt: skip
-    truth, guess = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
-    sides = metrics.old_new_confusion(guess, truth, num_old)
+    sides = run.old_new_confusion(phase)
     bars = (
         ("right", BLUE, "", (sides.old_correct, sides.new_correct)),
         ("wrong, within old or new", SKY, "/", (sides.old_to_old, sides.new_to_new)),
@@ -164,8 +163,9 @@ def angles(run: Run, phase: int, wide: bool) -> Drawing:
     degrees = run.arrays["embedding_angles"][phase][:seen, :seen]
     traces = [_matrix(names, degrees, "%{y} and %{x}: %{z}°")]
     within = num_old or seen  # in the base phase all are alike
+    alike = "two old classes" if num_old else "two classes"
     pairs = {
-        "two old classes": degrees[:within, :within][np.triu_indices(within, 1)],
+        alike: degrees[:within, :within][np.triu_indices(within, 1)],
         "an old and a new one": degrees[:num_old, num_old:seen].ravel(),
     }
     edges = np.arange(0, 185, 5)
@@ -180,14 +180,14 @@ def angles(run: Run, phase: int, wide: bool) -> Drawing:
     _square(layout, 130, run["bounds"][1 : phase + 1])
     layout["xaxis2"]["range"] = [0, 180]
     layout["yaxis2"]["range"] = [0, 1.05 * max(max(trace["y"]) for trace in traces[1:])]
-    words = f"After phase {phase}: two old classes are {pairs['two old classes'].mean():.0f}° apart"
+    words = f"After phase {phase}: {alike} are {pairs[alike].mean():.0f}° apart on average"
     if num_old:
         between = degrees[:num_old, num_old:seen]
         row, column = np.unravel_index(between.argmin(), between.shape)
-        words += f" on average, an old and a new one {between.mean():.0f}°. The nearest old and"
+        words += f", an old and a new one {between.mean():.0f}°. The nearest old and"
         words += f" new class: {names[row]} and {names[num_old + column]}, {between.min()}°."
     else:
-        words += " on average."
+        words += "."
     return Drawing(traces, layout, words)
 
 
@@ -306,6 +306,15 @@ def known(run: Run) -> list[str]:
         "losses": not any(phase.get("losses") for phase in run["phases"]),
     }
     return [name for name in VIEWS if not missing.get(name)]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Cells as an HTML table; the first row has the heads."""
+    cell, lines = "style='text-align:left;padding:1px 14px 1px 0'", []
+    for row in rows:
+        tag = "td" if lines else "th"
+        lines.append("".join(f"<{tag} {cell}>{escape(text)}</{tag}>" for text in row))
+    return f"<table style='line-height:1.4'>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 # ---- Parts ------------------------------------------------------------------------------------

@@ -134,6 +134,27 @@ def test_an_address_that_means_nothing_shows_the_first_view(page, address):
     expect(section.get_by_label("this view")).to_have_value("cos+lf+mr/seed0/phase5/accuracy")
 
 
+def test_an_address_may_be_escaped_and_may_name_what_every_object_has(page, address):
+    section = open_page(page, address, "cos%2Flf%2Fseed4%2Fnorms".replace("%2Flf", "%2Blf"))
+    link = section.get_by_label("this view")
+    expect(link).to_have_value("cos+lf-mr/seed4/phase5/norms")
+    page.goto("about:blank")
+    section = open_page(page, address, "constructor")
+    expect(section.locator("[data-part=wordsA]")).to_have_text("constructor is not recorded.")
+
+
+def test_on_the_page_too_a_second_setting_can_be_chosen(page, recorded, tmp_path):
+    some = [run for run in recorded if runs.label(run) in ("cosine", "lucir")]
+    report.write(some, tmp_path / "page.html")
+    section = open_page(page, (tmp_path / "page.html").as_uri())
+    section.get_by_label("compare with a second setting").check()
+    expect(section.locator("[data-part=wordsA]")).to_have_text("-cos-lf-mr is not recorded.")
+    section.get_by_label("cosine normalization").last.check()
+    expect(section.get_by_label("this view")).to_have_value(
+        "cos+lf+mr~cos-lf-mr/seed0/phase5/accuracy"
+    )
+
+
 def test_an_address_that_names_no_setting_is_answered(page, address):
     section = open_page(page, address, "icral/norms")
     words, link = section.locator("[data-part=wordsA]"), section.get_by_label("this view")
