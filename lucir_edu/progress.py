@@ -3,6 +3,8 @@
 In a ``with`` statement, the bar is gone when an error's message comes.
 """
 
+import sys
+
 from tqdm import tqdm
 
 from lucir_edu.trainer import Event, PhaseEnd, PhaseStart, StepEnd
@@ -12,12 +14,15 @@ class Progress:
     """One bar per phase; after each, a line of the table of results.
 
     Args:
-        table: whether to print the table's lines, to standard output; bars go to standard error.
+        table: whether to print the table's lines, to standard output; bars go to standard error,
+            but in notebooks, where that looks like a mistake, to standard output as well.
         hidden: show no bar.
     """
 
     def __init__(self, table: bool = True, hidden: bool = False) -> None:
         self.table, self.hidden = table, hidden
+        notebook = type(sys.stderr).__module__.startswith("ipykernel")
+        self._file = sys.stdout if notebook else sys.stderr
         self._bar: tqdm | None = None
         self._headed = False
 
@@ -30,6 +35,7 @@ class Progress:
                 desc=f"phase {event.phase} of {event.phases - 1}",
                 unit="step",
                 leave=False,
+                file=self._file,
                 mininterval=0.2,
                 dynamic_ncols=True,
             )

@@ -175,6 +175,17 @@ def test_two_drawings_side_by_side_have_the_same_ranges(bank):
     assert tops[0] != tops[1]
     views.align(layouts)
     assert [layout["yaxis"]["range"] for layout in layouts] == [[0, max(tops)]] * 2
+    assert layouts[0]["yaxis2"]["range"] == layouts[1]["yaxis2"]["range"]
+
+
+def test_a_bias_and_a_mean_logit_have_no_scale_in_common(bank):
+    layouts = [
+        views.draw("norms", of(bank, name), 5).layout for name in ("-cos-lf-mr", "cos-lf-mr")
+    ]
+    before = [layout["yaxis2"]["range"] for layout in layouts]
+    views.align(layouts)
+    assert [layout["yaxis2"]["range"] for layout in layouts] == before
+    assert layouts[0]["yaxis"]["range"] == layouts[1]["yaxis"]["range"]
 
 
 # ---- The string ----
@@ -285,6 +296,8 @@ def test_two_settings_side_by_side_with_their_difference(bank, glyphs):
     panel.b.switches["margin_ranking"].value = True
     assert panel.shown.b == "-cos-lf+mr" and panel.b.layout.display is None
     assert_shows(panel, bank)
+    titles = [figure.layout.annotations[0].text for figure in panel.figures]
+    assert [title[:10] for title in titles] == ["<b>A</b>: ", "<b>B</b>: "]
     a, b = (of(bank, name)["phases"][5]["cnn"] for name in ("cos+lf+mr", "-cos-lf+mr"))
     row = re.search(r"head \(%\)</td>.*?</tr>", panel.table.value)[0]
     assert re.findall(r">([-+\d.]+)</td>", row) == [f"{a:.1f}", f"{b:.1f}", f"{b - a:+.1f}"]
@@ -296,9 +309,15 @@ def test_other_settings_are_folded_and_only_recorded_seeds_are_offered(bank, gly
     assert panel.shown.a == "icarl" and panel.seed.options == (1,)
     assert all(box.disabled for box in panel.a.switches.values())
     assert_shows(panel, bank)
-    panel.a.other.value = None
+    panel.a.other.index = 0
     assert panel.shown.a == "cos+lf+mr" and panel.seed.options == (0, 1)
     assert not any(box.disabled for box in panel.a.switches.values())
+    panel.a.other.value = "icarl"
+    panel.link.value = "cos"
+    assert panel.a.other.index == 0, "the list says what is shown"
+    panel.a.more.value, panel.a.other.value = True, "icarl"
+    panel.a.more.value = False
+    assert panel.shown.a == "cos-lf-mr", "folded away, and yet in force"
 
 
 def test_a_combination_that_is_not_recorded_is_said_and_the_way_back_is_open(bank, glyphs):

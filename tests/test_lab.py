@@ -191,7 +191,10 @@ def test_curves_differ_in_line_and_marker():
 
 def test_no_curve_is_left_out_however_many_there_are(trained):
     figure, words = plots.accuracy({f"setting {n}": trained["lucir"] for n in range(40)})
-    assert len(figure.axes[0].lines) == words.count("setting") == 40
+    lines = figure.axes[0].lines
+    assert len(lines) == words.count("setting") == 40
+    styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(styles) > 27, "more than the recorded settings have to be told apart"
 
 
 def test_a_label_that_is_a_whole_configuration_leaves_room_for_the_curves(trained):
@@ -335,6 +338,17 @@ def toy(make_config, dataset):
     return make_config(cosine=False, less_forget=False, margin_ranking=False), dataset
 
 
+def test_where_the_base_phase_is_learnt_too_its_curves_have_room(toy):
+    """They lie left of phase 0."""
+
+    async def main():
+        assert TrainingPanel(*toy).figure.layout.xaxis.range[0] < -1
+        with_bases = TrainingPanel(*toy, bases={"linear": None, "cosine": None})
+        assert -1 < with_bases.figure.layout.xaxis.range[0] < 0
+
+    in_a_loop(main())
+
+
 def test_panel_trains_what_its_switches_say_and_remembers_it(toy, with_a_gpu):
     async def main():
         panel = TrainingPanel(*toy)
@@ -399,9 +413,25 @@ def test_panel_stopped_keeps_the_phases_that_are_done(toy):
         panel.stop_button.click()
         await until(lambda: panel.stop_button.disabled)
         assert panel.status.value == "stopped after 1 new phase: replay, 3 exemplars"
+        rows = {trace.name: len(trace.y) for trace in panel.figure.data if trace.type == "bar"}
+        assert rows == {"old classes": 6, "new classes": 3}
         (run,) = panel.runs.values()
         assert len(run["phases"]) == 2 and not run.complete
         assert not panel.train_button.disabled and not panel.switches["cosine"].disabled
+
+    in_a_loop(main())
+
+
+def test_after_the_base_phase_its_classes_are_drawn_as_the_old_ones_that_they_are_now(toy):
+    async def main():
+        panel = TrainingPanel(dataclasses.replace(toy[0], epochs=20), toy[1])
+        panel.train()
+        await until(lambda: len(panel.runs))
+        panel.stop_button.click()
+        await until(lambda: panel.stop_button.disabled)
+        assert len(next(iter(panel.runs.values()))["phases"]) == 1
+        rows = {trace.name: len(trace.y) for trace in panel.figure.data if trace.type == "bar"}
+        assert rows == {"old classes": 6, "new classes": 0}
 
     in_a_loop(main())
 

@@ -1,5 +1,8 @@
 """The progress bar stands where the training does."""
 
+import io
+import sys
+
 import pytest
 
 from lucir_edu.progress import Progress
@@ -30,3 +33,17 @@ def test_a_run_that_goes_on_inside_a_phase_begins_where_it_was(bar):
 
 def test_class_balance_tuning_comes_on_top(bar):
     assert bar(*range(1, 11), 1, 2) == (12, 12)
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_notebook_does_not_show_the_bar_as_an_error(notebook, monkeypatch):
+    class Stream(io.StringIO):
+        __module__ = "ipykernel.iostream" if notebook else "io"
+
+    out, err = Stream(), Stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    with Progress() as progress:
+        progress(PhaseStart(1, 6, 50, 10, 1000, 150, 5, 10))
+    shown, other = (out, err) if notebook else (err, out)
+    assert "phase 1 of 5" in shown.getvalue() and not other.getvalue()

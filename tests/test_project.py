@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lucir_edu
 from lucir_edu import config, runs, stream, sweep, trainer
 from lucir_edu.datasets import load
 
@@ -35,6 +36,12 @@ def test_the_three_lists_of_dependencies_agree():
     beside = {"uv", "jsonschema"}
     assert set(pins) == declared() | beside, "every dependency is pinned, and nothing else"
     assert all(re.fullmatch(r"[\w-]+", name) for name in declared()), "pins only in constraints.txt"
+
+
+def test_the_version_is_the_same_wherever_it_is_written():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = re.search(r'^version: "(.+)"$', (ROOT / "CITATION.cff").read_text(), re.M)[1]
+    assert project["version"] == lucir_edu.__version__ == cited
 
 
 def test_what_is_installed_is_what_is_pinned():
@@ -210,8 +217,8 @@ def test_the_readme_tells_how_many_runs_make_paper_makes():
 def test_the_readme_tells_how_long_the_course_is():
     rows = re.findall(r"^\| \[0\d_.*?\.ipynb\).*", README, re.M)
     minutes = [int(row.split("|")[3]) for row in rows]
-    assert len(minutes) == 8 and sum(minutes) == 330
-    assert "Eight notebooks, five and a half hours." in " ".join(README.split())
+    assert len(minutes) == 8 and sum(minutes) == 345
+    assert "Eight notebooks, nearly six hours." in " ".join(README.split())
 
 
 def test_the_readme_has_the_limits_of_a_learner_s_code():

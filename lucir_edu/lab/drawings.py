@@ -68,7 +68,8 @@ def directions(panels: Mapping[str, tuple[Sequence[Arrow], Sequence[Arc]]]) -> D
             axes.annotate(name, tip, 12 * _direction(degrees), textcoords="offset points",
                           color=colour, va="center",
                           ha="left" if degrees < 60 else "center")  # fmt: skip
-        for radius, (start, end, text) in zip((0.5, 0.72), arcs, strict=False):
+        for start, end, text in arcs:
+            radius = 0.72 if end - start < 25 else 0.5  # where its words have room
             _arc(axes, radius, start, end, color=BLACK, linewidth=1)
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
             axes.annotate(text, (radius + 0.11) * _direction((start + end) / 2), fontsize=9,

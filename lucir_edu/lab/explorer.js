@@ -45,7 +45,7 @@ async function explore(section, followsAddress) {
       else if (Object.hasOwn(bank.views, part)) view.value = part;
       else {
         const names = part.split("~").map((name) => name.replaceAll(",", " "));
-        unknown = names.find((name) => !(name in bank.seeds) && !isCombination(name));
+        unknown = names.find((name) => !Object.hasOwn(bank.seeds, name) && !isCombination(name));
         if (unknown) continue;
         compare.checked = names.length > 1;
         names.slice(0, 2).forEach((name, i) => choose(sides[i], name));
@@ -83,8 +83,13 @@ async function explore(section, followsAddress) {
     find("table").replaceChildren(line(heads, "th"), ...rows.map((row) => line(row, "td")));
   }
 
+  // Whether two plots fit side by side.
+  const roomy = () => !compare.checked && section.clientWidth > 640;
+
   function align(layouts) {
+    const titles = new Set(layouts.map((layout) => layout.annotations.at(-1).text));
     for (const axis of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) {
+      if (axis === "yaxis2" && titles.size > 1) continue;  // a bias is no mean logit
       const ranges = layouts.map((layout) => layout[axis]?.range).filter(Boolean);
       if (!ranges.length) continue;
       const all = [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))];
@@ -99,7 +104,7 @@ async function explore(section, followsAddress) {
       side.switches.forEach((box) => (box.disabled = side.other.value !== ""));
       side.box.hidden = side.plot.hidden = side.words.hidden = !shown.includes(side);
     });
-    const missing = settings.find((name) => !(name in bank.seeds));
+    const missing = settings.find((name) => !Object.hasOwn(bank.seeds, name));
     if (missing) {
       sides[0].words.textContent = `${missing} is not recorded.`;
       return;
@@ -123,11 +128,15 @@ async function explore(section, followsAddress) {
     find("phaseShown").textContent = phase.value;
     const drawings = runs.map((run) => run.drawings[view.value][phase.value]);
     const layouts = drawings.map(([, wide, narrow]) =>
-      structuredClone({ ...(shown.length === 1 ? wide : narrow), template: bank.template }));
+      structuredClone({ ...(roomy() ? wide : narrow), template: bank.template }));
     align(layouts);
+    if (shown.length === 2)
+      layouts.forEach(({ annotations: [title] }, i) =>
+        (title.text = `<b>${shown[i].name}</b>: ${title.text}`));
     runs.forEach((_, i) => {
       const [side, layout, [traces, , , words]] = [shown[i], layouts[i], drawings[i]];
-      Plotly.react(side.plot, traces, layout, { responsive: true, displayModeBar: false });
+      layout.width = side.plot.clientWidth;  // plotly's own way forgets it, or the height
+      Plotly.react(side.plot, traces, layout, { displayModeBar: false });
       side.plot.removeAllListeners("plotly_hover");
       side.plot.on("plotly_hover", ({ points: [point] }) => {
         if (point.data.type !== "heatmap") return;
@@ -146,6 +155,11 @@ async function explore(section, followsAddress) {
   }
 
   find("link").addEventListener("change", (event) => takeAndShow(event.target.value));
+  let width = 0;
+  new ResizeObserver(() => {
+    if (width && width !== section.clientWidth) show();
+    width = section.clientWidth;
+  }).observe(section);
   section.addEventListener("input", (event) => { if (event.target !== find("link")) show(); });
   function address() {
     try {

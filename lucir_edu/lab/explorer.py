@@ -201,7 +201,7 @@ class Setting(widgets.VBox):
             for switch, (_, words) in views.COMPONENTS.items()
         }
         self.other = widgets.Dropdown(
-            options=[("one of the eight combinations", None), *others],
+            options=[("one of the eight combinations", ""), *others],
             description=f"{name} is",
             layout={"width": "auto"},
         )
@@ -222,15 +222,13 @@ class Setting(widgets.VBox):
 
     @property
     def value(self) -> str:
-        if self.other.value is not None:
-            return self.other.value
-        return combination(*(box.value for box in self.switches.values()))
+        return self.other.value or combination(*(box.value for box in self.switches.values()))
 
     @value.setter
     def value(self, setting: str) -> None:
         self._moving = True
         try:
-            self.other.value = None if is_combination(setting) else setting
+            self.other.value = "" if is_combination(setting) else setting
             if not is_combination(setting):
                 self.more.value = True  # or nothing would say why the switches are grey
             else:
@@ -243,9 +241,11 @@ class Setting(widgets.VBox):
 
     def _grey(self) -> None:
         for box in self.switches.values():
-            box.disabled = self.other.value is not None
+            box.disabled = self.other.value != ""
 
     def _on_more(self, change: dict) -> None:
+        if not change["new"]:  # folded, they are not chosen either
+            self.other.value = ""
         self.other.layout.display = None if change["new"] else "none"
 
     def _on_change(self, _: object) -> None:
@@ -274,7 +274,7 @@ class Explorer(widgets.VBox):
         # A column for A and one for B; in each a figure per view, made when it is first asked for.
         # Those not asked for are hidden, not taken out: put back, they would follow no more.
         self._figures: dict[tuple[str, str], go.FigureWidget] = {}
-        self._columns = {side: widgets.VBox() for side in "AB"}
+        self._columns = {side: widgets.VBox(layout={"flex": "0 0 auto"}) for side in "AB"}
 
         self.a, self.b = (Setting(name, self.bank.others) for name in "AB")
         self.compare = widgets.Checkbox(description="compare with a second setting", indent=False)
@@ -302,7 +302,7 @@ class Explorer(widgets.VBox):
                 self.compare,
                 self.b,
                 widgets.HBox([self.view, self.phase, self.seed], layout=row),
-                widgets.HBox([*self._columns.values()]),
+                widgets.HBox([*self._columns.values()], layout={"flex_flow": "row wrap"}),
                 self.hovered,
                 self.words,
                 self.table,
@@ -375,9 +375,11 @@ class Explorer(widgets.VBox):
         runs = [self.bank[setting, shown.seed] for setting in sides.values()]
         drawings = [views.draw(shown.view, run, shown.phase, wide=len(runs) == 1) for run in runs]
         views.align([drawing.layout for drawing in drawings])
-        for drawing in drawings:
-            drawing.layout["width"] = views.WIDTH // len(drawings)
         for side, drawing in zip(sides, drawings, strict=True):
+            drawing.layout["width"] = views.WIDTH // len(drawings)
+            if len(sides) == 2:
+                title = drawing.layout["annotations"][0]
+                title["text"] = f"<b>{side}</b>: {title['text']}"
             self._draw_figure(side, shown.view, drawing)
         for (side, view), box in self._boxes():
             box.layout.display = None if side in sides and view == shown.view else "none"

@@ -74,6 +74,7 @@ class TrainingPanel(widgets.VBox):
             description="exemplars per class",
             style={"description_width": "initial"},
             continuous_update=False,
+            layout={"width": "380px"},
         )
         self.train_button = widgets.Button(
             description="Train", icon="play", button_style="primary", tooltip="Train this setting"
@@ -95,9 +96,8 @@ class TrainingPanel(widgets.VBox):
         super().__init__(
             [
                 widgets.HBox([*self.switches.values(), self.exemplars], layout=row),
-                widgets.HBox(
-                    [self.train_button, self.stop_button, self.progress, self.status], layout=row
-                ),
+                widgets.HBox([self.train_button, self.stop_button, self.progress], layout=row),
+                self.status,  # in a line of its own, or the figure would jump when it grows
                 self.figure,
                 widgets.HTML(
                     f"<small>Test accuracy on the way through a phase: on {self._probe.per_class} "
@@ -170,7 +170,9 @@ class TrainingPanel(widgets.VBox):
 
     def _show_embeddings(self, measurement: Measurement) -> None:
         self._shown.norms = measurement.arrays["weight_norms"]
-        self._shown.num_old = self.stream.phases[measurement.phase].num_old
+        # After the base phase all are old, as before the training
+        num_old = self.stream.phases[measurement.phase].num_old
+        self._shown.num_old = num_old or len(self._shown.norms)
 
     def _on_finish(self, how: str) -> None:
         self._set_running(False)
@@ -260,18 +262,19 @@ class TrainingPanel(widgets.VBox):
         figure.update_xaxes(title_text="class, in order of arrival", row=1, col=3)
         figure.update_yaxes(range=[0, 100], row=1, col=2)
         figure.update_yaxes(rangemode="tozero", row=1, col=1)
-        legend = {"orientation": "h", "y": -0.28, "yanchor": "top", "font": {"size": 10}}
+        legend = {"y": -0.25, "yanchor": "top", "font": {"size": 11}}
         figure.update_layout(
             template="plotly_white",
-            height=360,
+            height=390,
             width=WIDTH,
-            margin={"l": 40, "r": 10, "t": 40, "b": 90},
+            showlegend=True,
+            margin={"l": 40, "r": 10, "t": 40, "b": 120},
             bargap=0,
             barmode="overlay",
             hovermode="closest",
-            legend={**legend, "x": -0.05},
-            legend2={**legend, "x": 0.385},
-            legend3={**legend, "x": 0.76},
+            legend={**legend, "x": 0},
+            legend2={**legend, "x": 0.357},
+            legend3={**legend, "x": 0.713},
         )
         return without_bar(figure)
 

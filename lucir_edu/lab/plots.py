@@ -8,9 +8,9 @@ a line style says the same. The description says in words what the picture shows
 import base64
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from itertools import cycle
+from itertools import count
 
 import numpy as np
 from matplotlib import colormaps
@@ -37,13 +37,14 @@ Described = tuple[Figure, str]
 
 
 def show(described: Described) -> None:
-    """Display a figure in a notebook, its description below it and as its alternative text."""
+    """Display a figure in a notebook, with its description below it, and as its alternative text
+    where a viewer has use for that (JupyterLab has none)."""
     from IPython import display
 
     figure, description = described
     width = int(figure.get_figwidth() * 96)
     display.display(display.Image(png(figure), format="png", alt=description, width=width))
-    print(description)
+    print(textwrap.fill(description, 90))  # JupyterLab breaks longer lines within words and numbers
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
@@ -153,7 +154,7 @@ def accuracy(runs: Mapping[str, Run]) -> Described:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     words = []
-    for (name, run), (colour, line, marker) in zip(runs.items(), cycle(LINES), strict=False):
+    for (name, run), (colour, line, marker) in zip(runs.items(), _styles(), strict=False):
         seen = [phase["classes_seen"] for phase in run["phases"]]
         values = run.accuracies()
         axes.plot(seen, values, line, color=colour, marker=marker, label=name)
@@ -221,7 +222,7 @@ def head(run: Run, phase: int = -1) -> Described:
         axes.set_title(title, fontsize=10, loc="left")
     grid[-1].set_xlabel("class, in the order of arrival")
     _legend(grid[0])
-    return figure, f"After phase {phase}. {'; '.join(words)}."
+    return figure, f"After phase {phase}: {'; '.join(words)}."
 
 
 def confusion(run: Run, phase: int = -1) -> Described:
@@ -316,7 +317,7 @@ def curves(
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     words = []
-    for (name, (x, y)), (colour, line, marker) in zip(lines.items(), cycle(LINES), strict=False):
+    for (name, (x, y)), (colour, line, marker) in zip(lines.items(), _styles(), strict=False):
         axes.plot(x, y, line, color=colour, marker=marker if marks else None, label=name)
         words.append(f"{name}: from {y[0]:.3g} at {x[0]:.3g} to {y[-1]:.3g} at {x[-1]:.3g}")
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -387,6 +388,19 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
 
 
 # ---- Parts ------------------------------------------------------------------------------------
+
+
+def _styles() -> Iterator[tuple[str, str, str]]:
+    """Colours, line styles and markers; when the colours come again, the two others are new."""
+    dashes, markers = ("-", "--", "-.", ":"), "osx^vDP"
+    for number in count():
+        turn, place = divmod(number, len(LINES))
+        colour, line, marker = LINES[place]
+        yield (
+            colour,
+            dashes[(dashes.index(line) + turn) % len(dashes)],
+            markers[(markers.index(marker) + turn) % len(markers)],
+        )
 
 
 def _bars(axes: Axes, values: np.ndarray, num_old: int) -> None:

@@ -40,6 +40,8 @@ class Drawing(NamedTuple):
 def align(layouts: Sequence[dict[str, Any]]) -> None:
     """Give drawings of one view the same ranges, that they can be compared."""
     for axis in ("xaxis", "yaxis", "xaxis2", "yaxis2"):
+        if axis == "yaxis2" and len({layout["annotations"][-1]["text"] for layout in layouts}) > 1:
+            continue  # a bias is no mean logit
         ranges = [layout[axis]["range"] for layout in layouts if "range" in layout.get(axis, {})]
         for layout in layouts if ranges else ():
             layout[axis]["range"] = [min(low for low, _ in ranges), max(high for _, high in ranges)]
@@ -138,7 +140,10 @@ def confusion(run: Run, phase: int, wide: bool) -> Drawing:
                 "type": "bar", "name": name, "x": ["old classes", "new classes"], "y": values,
                 "hovertemplate": f"{name}: %{{y}} %", "text": [_short(v) for v in values],
                 "textposition": "inside", "insidetextanchor": "middle", "textangle": 0,
-                "marker": {"color": colour, "pattern": {"shape": pattern}}, **_second(1),
+                "constraintext": "none",
+                "textfont": {"color": "white" if colour == BLUE else "black", "size": 11},
+                "marker": {"color": colour, "pattern": {"shape": pattern, "fgopacity": 0.35}},
+                **_second(1),
             }
         )  # fmt: skip
     layout = _layout(
@@ -219,7 +224,14 @@ def features(run: Run, phase: int, wide: bool) -> Drawing:
                 "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.8},
             }
         )  # fmt: skip
-    layout = _layout(wide, ("directions of features, in the plane of the base phase", "", ""))
+    layout = _layout(
+        wide,
+        (
+            "directions of features, in the plane of the base phase",
+            "along the direction of most spread",
+            "along that of second most",
+        ),
+    )
     low, high = np.nanmin(positions, axis=(0, 1, 2)), np.nanmax(positions, axis=(0, 1, 2))
     for axis, a, b in zip(("xaxis", "yaxis"), low, high, strict=True):
         layout[axis] |= {"range": [float(a) - 0.05, float(b) + 0.05], "zeroline": False}
@@ -259,7 +271,7 @@ def losses(run: Run, phase: int, wide: bool) -> Drawing:
     highest = max((value for trace in traces for value in trace["y"] if value), default=1)
     layout["yaxis"]["range"] = [0, 1.05 * highest]
     said = "; ".join(words) or "it was not trained here"
-    return Drawing(traces, layout, f"In phase {phase}, mean over epochs: {said}.")
+    return Drawing(traces, layout, f"In phase {phase}, first and last epoch's mean: {said}.")
 
 
 class View(NamedTuple):
@@ -350,9 +362,10 @@ def _layout(wide: bool, *plots: tuple[str, str, str]) -> dict[str, Any]:
     beside = wide or len(plots) == 1
     layout: dict[str, Any] = {
         "height": 360 if beside else 560,
-        "margin": {"l": 45, "r": 10, "t": 30, "b": 45},
-        "legend": {"orientation": "h", "y": -0.2 if beside else -0.1,
-                   "yanchor": "top", "font": {"size": 11}},
+        "margin": {"l": 45, "r": 10, "t": 30, "b": 88 if beside else 118},
+        "showlegend": True,  # also of a single curve
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom",
+                   "font": {"size": 11}},
         "hovermode": "closest",
         "annotations": [],
     }  # fmt: skip
@@ -367,8 +380,8 @@ def _layout(wide: bool, *plots: tuple[str, str, str]) -> dict[str, Any]:
         layout["annotations"].append(
             {
                 "text": title, "showarrow": False, "xref": "paper", "yref": "paper",
-                "x": sum(domains["x"]) / 2, "y": domains["y"][1], "yanchor": "bottom",
-                "font": {"size": 13},
+                "x": sum(domains["x"]) / 2, "xanchor": "center",
+                "y": domains["y"][1], "yanchor": "bottom", "font": {"size": 13},
             }
         )  # fmt: skip
     return layout
@@ -392,8 +405,8 @@ def _square(layout: dict[str, Any], highest: float, edges: Sequence[int]) -> Non
                      "x": right, "y": (low + high) / 2, "len": high - low},
     }  # fmt: skip
     layout["xaxis"] |= {"type": "category", "nticks": 25, "tickfont": {"size": 9}, "tickangle": 0}
-    layout["yaxis"] |= {"type": "category", "nticks": 20, "tickfont": {"size": 9},
-                        "autorange": "reversed"}  # fmt: skip
+    layout["yaxis"] |= {"type": "category", "nticks": round(20 * (high - low)),
+                        "tickfont": {"size": 9}, "autorange": "reversed"}  # fmt: skip
     line = {"type": "line", "line": {"color": "white", "width": 0.7}}
     layout["shapes"] = [
         shape
@@ -410,4 +423,4 @@ def _also(name: str, value: float | None) -> str:
 
 
 def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    return "" if value is None or value < 6 else f"{value:.1f}"

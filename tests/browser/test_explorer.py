@@ -116,6 +116,35 @@ def test_the_page_compares_two_settings(page, address, recorded):
     expect(section.locator(".js-plotly-plot:visible")).to_have_count(1)
 
 
+def test_the_page_s_figures_fit_their_boxes_whatever_is_ticked_and_however_wide_it_is(
+    page, address
+):
+    """As [width of the box, width of the figure, height of the figure] for each that is shown."""
+    section = open_page(page, address)
+    plots, box = section.locator(".js-plotly-plot:visible"), section.get_by_label("compare with")
+
+    def fits(count, narrow=False):
+        sizes = plots.evaluate_all(
+            """plots => plots.map(plot => [plot.clientWidth,
+                 plot.querySelector('.main-svg').clientWidth, plot.clientHeight])"""
+        )
+        return len(sizes) == count and all(
+            inside == width > 200 and height > 300 and (width < 400) == narrow
+            for width, inside, height in sizes
+        )
+
+    until(lambda: fits(1), "one at first")
+    for _ in range(2):
+        box.check()
+        until(lambda: fits(2), "two side by side")
+        box.uncheck()
+        until(lambda: fits(1), "one again")
+    page.set_viewport_size({"width": 390, "height": 800})
+    until(lambda: fits(1, narrow=True), "on a telephone")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    until(lambda: fits(1), "wide again")
+
+
 def test_a_typed_string_and_a_link_give_the_view(page, address):
     section = open_page(page, address)
     link = section.get_by_label("this view")
@@ -135,7 +164,7 @@ def test_an_address_that_means_nothing_shows_the_first_view(page, address):
 
 
 def test_an_address_may_be_escaped_and_may_name_what_every_object_has(page, address):
-    section = open_page(page, address, "cos%2Flf%2Fseed4%2Fnorms".replace("%2Flf", "%2Blf"))
+    section = open_page(page, address, "cos%2Blf%2Fseed4%2Fnorms")
     link = section.get_by_label("this view")
     expect(link).to_have_value("cos+lf-mr/seed4/phase5/norms")
     page.goto("about:blank")
