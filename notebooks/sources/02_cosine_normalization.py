@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lucir_edu import config, datasets, losses, model, runs, stream
-from lucir_edu.lab import checks, lessons, plots, sphere
+from lucir_edu import config, datasets, losses, memory, model, runs, stream
+from lucir_edu.lab import checks, drawings, lessons, plots, sphere
 from lucir_edu.lab.explorer import Explorer
 from lucir_edu.lab.panels import SpherePanel, TrainingPanel
 
@@ -63,8 +63,18 @@ print("lengths, cosine, bias:", [round(z, 2) for z in by_hand[0].tolist()])
 # {\sum_j \exp(\eta \, \langle \bar\theta_j, \bar f(x) \rangle)} .$$
 #
 # $\langle \bar\theta_i, \bar f(x) \rangle$ is the cosine, between $-1$ and $1$; $\eta$ is a single
-# number for all classes, learned like a weight.
-#
+# number for all classes, learned like a weight. In a drawing, with a feature of length 1 that is nearer to the old
+# embedding, and a new embedding that has grown long:
+
+# %%
+OLD, FEATURE = ("old θ", 75, 1, "old"), ("f(x)", 55, 1, "feature")
+plots.show(drawings.directions({
+    "dot product: 0.94 old, 1.47 new": ([OLD, ("new θ", 20, 1.8, "new"), FEATURE], []),
+    "cosine: 0.94 old, 0.82 new": ([OLD, ("new θ", 20, 1, "new"), FEATURE],
+                                   [(20, 55, "35°"), (55, 75, "20°")]),
+}))  # fmt: skip
+
+# %% [markdown]
 # ## Exercise 1: the cosines
 #
 # *Difficulty ●○○○, 5 minutes.* Write the cosines of all features with all class embeddings. A row of
@@ -273,6 +283,32 @@ assert 0 < fitted[True][0] - fitted[False][0] < 8, "the order of the classes har
 # and the order of the cosines decides, but it is sure of nothing. So the cross-entropy cannot fall below
 # $-\ln 0.131 = 2.03$, and its gradient goes on pulling at images that are read right almost as hard as at the others.
 #
+# ## Why no ReLU at the end?
+#
+# In most networks a ReLU comes last, and no feature has a negative number. Here, as in the paper, there is none. Two
+# vectors without negative numbers are never more than 90° apart. **Predict:** for the 50 classes' mean features, what
+# is the mean cosine between two of them, as they are, and if negative numbers were cut to zero?
+
+# %%
+my_guess_relu = {"as they are": 0.5, "cut at zero": 0.5}
+
+# %%
+apart = ~torch.eye(50, dtype=torch.bool)
+between = {}
+for name, rows in (("as they are", train.features), ("cut at zero", train.features.relu())):
+    means = memory.class_means(rows, train_labels, 50)
+    between[name] = losses.cosine_similarity_matrix(means, means)[apart]
+    print(f"{name}: mean cosine {between[name].mean():.2f}, from {between[name].min():.2f} "
+          f"to {between[name].max():.2f}")  # fmt: skip
+print("your guess:", my_guess_relu)
+assert between["as they are"].mean().abs() < 0.05 and between["as they are"].min() < -0.5
+assert between["cut at zero"].mean() > 0.3 and between["cut at zero"].min() > 0
+
+# %% [markdown]
+# With signs there is room all round: two classes are at right angles on average, some nearly opposite. Cut at zero
+# (afterwards; no network was trained so) they crowd into a corner, and the cosines that the head has to tell apart are
+# all much alike.
+#
 # ## Does it help against the imbalance?
 #
 # **Predict:** replay with three exemplars per class, after phase 1. With the linear head, what share
@@ -356,7 +392,8 @@ for run in bank:
 #
 # ## Exercise 4: imprinting
 #
-# *Difficulty ●●○○, 10 minutes.*
+# *Difficulty ●●○○, 10 minutes.* Write it as just described. The length is the mean of the old rows' lengths, not the
+# length of their mean.
 
 
 # %%

@@ -19,7 +19,7 @@
 import torch
 
 from lucir_edu import config, datasets, losses, runs, stream, trainer
-from lucir_edu.lab import checks, lessons, plots
+from lucir_edu.lab import checks, drawings, lessons, plots
 from lucir_edu.lab.explorer import Explorer
 from lucir_edu.lab.panels import MarginPanel, TrainingPanel
 
@@ -109,8 +109,20 @@ hardest_negatives = checks.hardest_negatives(hardest_negatives)
 # $$L_{mr}(x) = \sum_{k=1}^{K} \max\bigl(m - \langle\bar\theta(x), \bar f(x)\rangle +
 # \langle\bar\theta^k, \bar f(x)\rangle,\, 0\bigr)$$
 #
-# It is zero when the right class's cosine is above each hard negative's by at least $m$. Three things
-# are easy to get wrong:
+# It is zero when the right class's cosine is above each hard negative's by at least $m$. Drawn for $m = 0.5$ and one
+# negative: left the cosines differ by 0.09, so the loss is 0.41 and pulls at the feature; right by 0.56, and it is 0.
+
+# %%
+R, MIRRORED = ("θ of R", 72, 1, "old"), ("θ of Я", 20, 1, "new")
+plots.show(drawings.directions({
+    "cosines 0.94, 0.85: the loss pulls": ([R, MIRRORED, ("f(x)", 52, 1, "feature")],
+                                           [(20, 52, "32°"), (52, 72, "20°")]),
+    "cosines 0.97, 0.41: far enough": ([R, MIRRORED, ("f(x)", 86, 1, "feature")],
+                                       [(20, 86, "66°"), (72, 86, "14°")]),
+}))  # fmt: skip
+
+# %% [markdown]
+# Three things are easy to get wrong:
 #
 # - the scores are **cosines**, before the scale $\eta$,
 # - only images of **old** classes count, and only **new** classes are negatives,
@@ -286,30 +298,33 @@ for name, pulled in asks.items():
 assert asks["random"].float().mean() < asks["hardest"].float().mean() - 0.1
 
 # %% [markdown]
-# And the pairs? A pair is 50 images, and this was one run. Five seeds, recorded, without and with margin ranking
-# on top of less-forget:
+# And the pairs? A pair is 50 images, and this was one run. Five seeds, recorded, without → with margin ranking on top
+# of less-forget:
 
 
 # %%
-def pair_share(method, pair, phase):
-    """Mean and sd over seeds of the share of a letter's images that go to its look-alike."""
-    found = [taken(run.arrays["confusion_cnn"][phase], pair) for run in bank
-             if runs.label(run) == method]  # fmt: skip
-    values = torch.tensor(found, dtype=torch.float)
-    return values.mean().item(), values.std().item()
+def pair_shares(method, pair, phase):
+    """Percent of a letter's images that go to its look-alike, seed by seed."""
+    found = {run["seed"]: run for run in bank if runs.label(run) == method}
+    return [taken(found[seed].arrays["confusion_cnn"][phase], pair) for seed in range(5)]
 
 
+change = {}
 for phase, pairs in ((2, PAIRS[:3]), (5, PAIRS)):
     for pair in pairs:
-        (a, a_sd), (b, b_sd) = (pair_share(m, pair, phase) for m in ("cosine+lf", "lucir"))
-        print(f"phase {phase}, {pair[0]} taken for {pair[1]}: {a:.0f} ± {a_sd:.0f} % without, "
-              f"{b:.0f} ± {b_sd:.0f} % with")  # fmt: skip
-gain = {p: pair_share("cosine+lf", p, 2)[0] - pair_share("lucir", p, 2)[0] for p in PAIRS[:3]}
-assert gain["RЯ"] > 5 and gain["WШ"] > 1 and abs(gain["NИ"]) < 4
+        without, with_it = (pair_shares(m, pair, phase) for m in ("cosine+lf", "lucir"))
+        both = list(zip(without, with_it, strict=True))
+        print(f"phase {phase}, {pair[0]} taken for {pair[1]}, seeds 0 to 4:",
+              ", ".join(f"{a:.0f} → {b:.0f}" for a, b in both), "%")  # fmt: skip
+        change[pair, phase] = [b - a for a, b in both]
+assert max(change["RЯ", 2]) < 0 and max(change["WШ", 2]) <= 0
+assert sorted(change["NИ", 2])[3] <= 0 < 10 < change["NИ", 2][2], "seed 2 alone gets worse"
+assert all(min(change[pair, 5]) < 0 < max(change[pair, 5]) for pair in PAIRS[1:])
 
 # %% [markdown]
-# When Я and Ш come, R and W are better kept apart from them; for N and И nothing is gained, nor for 0 and θ. The
-# loss asks for a margin; it does not guarantee one.
+# When Я and Ш come, R goes to Я less often in every seed, and W to Ш never more often. N goes to И less often or as
+# often in four of the five; in seed 2, whose phase 1 was unstable (`03`), more often. By the last phase only R still
+# gains; for N, W and 0 it is up and down. The loss asks for a margin; it does not guarantee one.
 #
 # ## What moved?
 #

@@ -146,7 +146,7 @@ def execute(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = merged(o for o in cell.outputs if not is_progress(o))
+            cell.outputs = merged(cell.outputs)
             for output in cell.outputs:
                 tidy(output.get("data", {}))
 
@@ -162,7 +162,7 @@ def tidy(data: dict) -> None:
 
 
 def merged(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
-    """What was printed in pieces, in one piece."""
+    """What was printed in pieces, in one piece, as it stands in the end: progress bars are gone."""
     kept: list[NotebookNode] = []
     for output in outputs:
         stream = output.output_type == "stream"
@@ -170,15 +170,10 @@ def merged(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
             kept[-1].text += output.text
         else:
             kept.append(output)
-    return kept
-
-
-def is_progress(output: NotebookNode) -> bool:
-    """Whether it is nothing but a progress bar's trace; warnings and errors stay."""
-    if output.output_type != "stream" or output.name != "stderr":
-        return False
-    parts = [part.strip() for part in output.text.replace("\n", "\r").split("\r")]
-    return all(not part or part.startswith("phase ") for part in parts)
+    for output in kept:
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r", "", output.text)
+    return [output for output in kept if output.get("text") != ""]
 
 
 # ---- The README's tables ----------------------------------------------------------------------
