@@ -142,7 +142,7 @@ def test_arrows_point_where_they_should():
         assert np.allclose(tips, [(2, 0), (0, 1)])
     assert len(figure.axes[0].lines) == len(figure.axes[1].lines) + 1, "the arc"
     named = "a at 0°, length 2, b at 90°, length 1"
-    assert words == f"Vectors in a plane. one: {named}; two: {named}."
+    assert words == f"Vectors in a plane. “one”: {named}; “two”: {named}."
 
 
 def test_the_drawing_of_the_objective_has_all_terms():

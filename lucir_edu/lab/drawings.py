@@ -78,7 +78,7 @@ def directions(panels: Mapping[str, tuple[Sequence[Arrow], Sequence[Arc]]]) -> D
         axes.set_title(title, fontsize=10)
         bare(axes)
         named = [f"{name} at {degrees}°, length {length:g}" for name, degrees, length, _ in arrows]
-        words.append(f"{title}: {', '.join(named)}")
+        words.append(f"“{title}”: {', '.join(named)}")
     return figure, f"Vectors in a plane. {'; '.join(words)}."
 
 

@@ -7,6 +7,7 @@ a line style says the same. The description says in words what the picture shows
 
 import base64
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -44,7 +45,9 @@ def show(described: Described) -> None:
     figure, description = described
     width = int(figure.get_figwidth() * 96)
     display.display(display.Image(png(figure), format="png", alt=description, width=width))
-    print(textwrap.fill(description, 90))  # JupyterLab breaks longer lines within words and numbers
+    # JupyterLab breaks longer lines within words and numbers; 12 % and 3 ± 1 stay whole
+    whole = re.sub(r" (?=[%±])|(?<=±) ", "\u00a0", description)
+    print(textwrap.fill(whole, 90))
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:

@@ -64,7 +64,7 @@ print("lengths, cosine, bias:", [round(z, 2) for z in by_hand[0].tolist()])
 #
 # $\langle \bar\theta_i, \bar f(x) \rangle$ is the cosine, between $-1$ and $1$; $\eta$ is a single
 # number for all classes, learned like a weight. In a drawing, with a feature of length 1 that is nearer to the old
-# embedding, and a new embedding that has grown long:
+# embedding, and a new embedding that has grown long: the dot product chooses the new class, the cosine the old one.
 
 # %%
 OLD, FEATURE = ("old θ", 75, 1, "old"), ("f(x)", 55, 1, "feature")
@@ -295,19 +295,21 @@ my_guess_relu = {"as they are": 0.5, "cut at zero": 0.5}
 # %%
 apart = ~torch.eye(50, dtype=torch.bool)
 between = {}
-for name, rows in (("as they are", train.features), ("cut at zero", train.features.relu())):
-    means = memory.class_means(rows, train_labels, 50)
+for name, cut in (("as they are", torch.Tensor.clone), ("cut at zero", torch.relu)):
+    means = memory.class_means(cut(train.features), train_labels, 50)
     between[name] = losses.cosine_similarity_matrix(means, means)[apart]
-    print(f"{name}: mean cosine {between[name].mean():.2f}, from {between[name].min():.2f} "
-          f"to {between[name].max():.2f}")  # fmt: skip
+    right = memory.nearest_mean(cut(test.features), means) == test_labels
+    print(f"{name}: mean cosine {between[name].mean():.2f}, from {between[name].min():.2f} to "
+          f"{between[name].max():.2f}; nearest mean right {100 * right.float().mean():.0f} %")  # fmt: skip
 print("your guess:", my_guess_relu)
 assert between["as they are"].mean().abs() < 0.05 and between["as they are"].min() < -0.5
 assert between["cut at zero"].mean() > 0.3 and between["cut at zero"].min() > 0
 
 # %% [markdown]
 # With signs there is room all round: two classes are at right angles on average, some nearly opposite. Cut at zero
-# (afterwards; no network was trained so) they crowd into a corner, and the cosines that the head has to tell apart are
-# all much alike.
+# (afterwards; no network was trained so) they crowd into a corner: none are more than 90° apart, and the cosines that a
+# head has to tell apart lie closer together. That costs something, though not much: the nearest mean is the right one
+# for 76 % of the base classes' test images as they are, and for 73 % when cut.
 #
 # ## Does it help against the imbalance?
 #

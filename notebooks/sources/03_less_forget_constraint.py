@@ -90,8 +90,9 @@ print(f"after: {ends['nothing'].measurement.cnn_old:.0f} % (among 60)")
 #
 # ## Distilling scores
 #
-# A well-known remedy is *distillation* (first for this by *LwF*; Li and Hoiem, ECCV 2016): let the new network give old
-# classes the scores that the teacher gives. The paper writes it for cosines, the scores before the scale (Eq. 5):
+# A well-known remedy is *distillation*, which *LwF* (Li and Hoiem, ECCV 2016) was the first to use against forgetting:
+# let the new network give old classes the scores that the teacher gives. The paper writes it for cosines, the scores
+# before the scale (Eq. 5):
 #
 # $$L^C_{dis}(x) = \sum_{i=1}^{|C_o|} \| \langle\bar\theta_i, \bar f(x)\rangle -
 # \langle\bar\theta^*_i, \bar f^*(x)\rangle \|$$
@@ -317,9 +318,9 @@ assert drifts[weights[3]] > drifts[weights[2]], "pulled harder, and yet further 
 # ## Which half does the work? And a control
 #
 # The constraint has two halves, the loss and the frozen embeddings. **Predict:** which of them alone does
-# more? Four more runs of phase 1 tell: the loss *without* freezing; $L^C_{dis}$ instead of $L^G_{dis}$ (with
-# weight 1), embeddings free, and frozen; and a **control**: perhaps any pull on the features helps, as a brake. So
-# give each image the teacher's feature of *another* image of the batch.
+# more? Four more runs of phase 1 tell: the loss *without* freezing; $L^C_{dis}$ (weight 1) in place of $L^G_{dis}$,
+# once with free and once with frozen embeddings; and a **control**: perhaps any pull on the features helps, as a
+# brake. So give each image the teacher's feature of *another* image of the batch.
 
 # %%
 my_guess_half = "loss or freezing"
@@ -370,8 +371,9 @@ assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
 # Freezing alone is no help: the features drift away from embeddings that stand still. The loss alone keeps the features
 # better than score distillation does, and yet hardly more old images are read right than with that: the embeddings
 # themselves are free to move. With both halves the gain over *nothing* is about twice as large. Score distillation
-# gains nothing by freezing, although it would see a rotation then. And with wrong targets the same loss destroys what
-# was there: it is the *teacher's direction* that matters.
+# gains nothing by freezing. Where the embeddings stand still it would see a rotation, so the rotation is not what holds
+# it back here. (Its weight of 1 is that of the authors' code; nothing was tuned, and these are single runs.) And with
+# wrong targets the same loss destroys what was there: it is the *teacher's direction* that matters.
 #
 # Over all phases (recorded, three seeds):
 
