@@ -9,6 +9,7 @@ the same says what is wrong.
 import copy
 import inspect
 import linecache
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -329,7 +330,12 @@ class Exercise:
             The function itself if it is right, else the package's.
         """
         lines, right = self.report(submission)
-        print("\n".join(lines))
+        # JupyterLab would break long lines within words
+        wrapper = textwrap.TextWrapper(
+            100, subsequent_indent=4 * " ", break_long_words=False, break_on_hyphens=False
+        )
+        for line in "\n".join(lines).split("\n"):
+            print(wrapper.fill(line))
         return submission if right else self.stand_in
 
     def report(self, submission: Callable) -> tuple[list[str], bool]:

@@ -359,7 +359,8 @@ assert abs(accuracy["linear, cosines afterwards"] - accuracy["cosine"]) < 6
 for method in ("replay", "cosine"):
     cells = [f"{key} {table[method][key][0]:.1f} ± {table[method][key][1]:.1f} %"
              for key in ("average (CNN)", "last (CNN)", "old taken for new", "norm gap")]  # fmt: skip
-    print(f"{method:7s} {', '.join(cells)}")
+    print(f"{method:7s} {', '.join(cells[:2])}")
+    print(f"{'':7s} {', '.join(cells[2:])}")
 assert table["cosine"]["average (CNN)"][0] > table["replay"]["average (CNN)"][0] + 5
 assert table["cosine"]["norm gap"][0] > 15
 
