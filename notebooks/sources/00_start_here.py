@@ -266,7 +266,7 @@ assert old["linear+lf"] < old["replay"] - 5
 #
 # | here | elsewhere |
 # |---|---|
-# | phase | task, step, session, experience |
+# | phase | task, step, experience |
 # | `b50-5`: 50 classes, then 5 phases of 10 | B50, Inc10; "6 tasks" |
 # | exemplars, replay | memory, buffer, rehearsal |
 # | embedding of a class | class weight, weight vector, proxy |

@@ -29,17 +29,21 @@ WHOLE = (*EIGHT, "finetune", "icarl", "joint")
 
 
 def keep(sweeps: list[Path]) -> None:
-    found = list(runs.find(sweeps))
-    for run in found:
+    found: dict[Path, runs.Run] = {}
+    for run in runs.find(sweeps):
         if not run.complete:
             raise UsageError(f"{run.path} is not complete")
-    for preset in {run["preset"] for run in found}:
-        shutil.rmtree(runs.BANK / preset, ignore_errors=True)
-    for run in found:
         setting = runs.label(run).replace(" ", ",")
         if len(setting) > 60:  # a path may have 260 characters on Windows
             setting = f"{run['method']},short"
         target = runs.BANK / run["preset"] / setting / f"seed{run['seed']}"
+        if target in found:
+            raise UsageError(f"{run.path} and {found[target].path} would both be {target}")
+        found[target] = run
+    for preset in {run["preset"] for run in found.values()}:
+        shutil.rmtree(runs.BANK / preset, ignore_errors=True)
+    for target, run in found.items():
+        setting = target.parent.name
         target.mkdir(parents=True)
         if setting not in WHOLE:
             run.arrays.pop("confusion_nme", None)  # nothing shows it for these
