@@ -16,6 +16,7 @@ from lucir_edu.datasets import load
 from lucir_edu.lab import drawings, lessons, plots, report, sphere
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.panels import MarginPanel, SpherePanel, TrainingPanel
+from lucir_edu.lab.playground import playground
 from lucir_edu.model import build
 from lucir_edu.trainer import EpochEnd, PhaseEnd, State, objective, train
 
@@ -635,3 +636,28 @@ def test_the_sphere_s_panel_shows_one_phase_at_a_time_and_turns(views):
     for scene in (panel.figure.layout.scene, panel.figure.layout.scene2):
         eye = scene.camera.eye
         assert (eye.x, eye.z) == pytest.approx((0, 0)) and eye.y > 1
+
+
+# ---- The playground ----
+
+
+def test_the_live_panel_takes_over_what_was_switched_while_it_trained(monkeypatch):
+    async def main():
+        busy = [False]
+        monkeypatch.setattr(TrainingPanel, "running", property(lambda panel: busy[0]))
+        panel = playground("cos+lf+mr")
+
+        def switches(side):
+            return [side.switches[name].value for name in ("cosine", "less_forget")]
+
+        recorded, live = panel.explorer.a, panel.live
+        recorded.switches["cosine"].value = False
+        assert switches(live) == [False, True]
+        busy[0] = True
+        recorded.switches["less_forget"].value = False
+        assert switches(live) == [False, True], "moved beneath a training"
+        busy[0] = False
+        recorded.switches["cosine"].value = True
+        assert switches(live) == switches(recorded) == [True, False]
+
+    in_a_loop(main())
