@@ -73,6 +73,8 @@ plots.show(drawings.directions({
     "cosine: 0.94 old, 0.82 new": ([OLD, ("new θ", 20, 1, "new"), FEATURE],
                                    [(20, 55, "35°"), (55, 75, "20°")]),
 }))  # fmt: skip
+near, far = torch.tensor([20.0, 35.0]).deg2rad().cos().tolist()
+assert [round(dot, 2) for dot in (near, 1.8 * far, far)] == [0.94, 1.47, 0.82]
 
 # %% [markdown]
 # ## Exercise 1: the cosines
@@ -294,16 +296,18 @@ my_guess_relu = {"as they are": 0.5, "cut at zero": 0.5}
 
 # %%
 apart = ~torch.eye(50, dtype=torch.bool)
-between = {}
+between, right = {}, {}
 for name, cut in (("as they are", torch.Tensor.clone), ("cut at zero", torch.relu)):
     means = memory.class_means(cut(train.features), train_labels, 50)
     between[name] = losses.cosine_similarity_matrix(means, means)[apart]
-    right = memory.nearest_mean(cut(test.features), means) == test_labels
+    nearest = memory.nearest_mean(cut(test.features), means)
+    right[name] = 100 * (nearest == test_labels).float().mean().item()
     print(f"{name}: mean cosine {between[name].mean():.2f}, from {between[name].min():.2f} to "
-          f"{between[name].max():.2f}; nearest mean right {100 * right.float().mean():.0f} %")  # fmt: skip
+          f"{between[name].max():.2f}; nearest mean right {right[name]:.0f} %")  # fmt: skip
 print("your guess:", my_guess_relu)
 assert between["as they are"].mean().abs() < 0.05 and between["as they are"].min() < -0.5
 assert between["cut at zero"].mean() > 0.3 and between["cut at zero"].min() > 0
+assert abs(right["as they are"] - 76) < 1.5 and abs(right["cut at zero"] - 73) < 1.5
 
 # %% [markdown]
 # With signs there is room all round: two classes are at right angles on average, some nearly opposite. Cut at zero

@@ -363,7 +363,7 @@ assert old["nothing"] + 4 < min(old["loss alone"], old["score distillation"])
 assert max(old["loss alone"], old["score distillation"]) < old[code_rule] - 4
 assert abs(old["loss alone"] - old["score distillation"]) < 8, "hardly more"
 assert old[code_rule] - old["nothing"] > 1.5 * (old["loss alone"] - old["nothing"])
-assert old["scores, frozen"] < old[code_rule] - 6, "frozen embeddings alone do not make it good"
+assert old["scores, frozen"] < min(old["score distillation"] + 5, old[code_rule] - 6)
 assert drifts["loss alone"] < drifts["score distillation"] < drifts["nothing"]
 assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
 

@@ -190,8 +190,8 @@ assert all(aligned[key] < compared["cosine"][key] - 5 for key in ("old_to_new", 
 
 # %% [markdown]
 # In accuracy about as far as the cosine head, on this one run, by mending nothing but lengths. But by another way:
-# fewer old images go to new classes, and the new classes pay for it. (Over all phases the same loop, without `break`,
-# gave us an average of 61 %; `cosine` has 61.2 ± 1.1.)
+# fewer old images go to new classes, and the new classes pay for it. (And over all phases? Take `break` out, and keep
+# every measurement.)
 #
 # Projects of the kind, each a few lines in such a loop or in an `objective` (`03`, `04`):
 #

@@ -124,6 +124,20 @@ def test_a_notebook_that_is_named_is_compared_too(build, monkeypatch, capsys):
     assert build.main() == 0, capsys.readouterr().out
 
 
+def test_outputs_are_kept_as_they_stand_in_the_end(build):
+    def printed(text, name="stdout"):
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    picture = nbformat.v4.new_output("display_data", {"text/plain": "picture"})
+    outputs = [
+        printed("head\n\rphase 1:  50%|#"), printed("\r          \r    1   2.5\n"),
+        printed("\rphase 2: 10%|", "stderr"), printed("\r   \r", "stderr"), picture,
+        printed("a warning\n", "stderr"),
+    ]  # fmt: skip
+    head, shown, warning = build.merged(outputs)
+    assert (head.text, shown, warning.text) == ("head\n    1   2.5\n", picture, "a warning\n")
+
+
 def test_the_readme_s_table_is_replaced_and_nothing_else(build):
     readme = "before\n<!-- notebooks: made by make notebooks -->\nold\n<!-- end -->\nafter\n"
     changed = build.with_tables(readme)
