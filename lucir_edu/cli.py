@@ -388,23 +388,22 @@ def _writable(path: Path | None) -> Iterator[Path | None]:
 
 
 def _print_table(rows: list[dict]) -> None:
-    from lucir_edu.runs import MEASURES, shared
+    from lucir_edu.runs import MEASURES, in_common
 
     for title in dict.fromkeys(row["preset"] for row in rows):
         of_preset = [row for row in rows if row["preset"] == title]
-        labels = [row["label"] for row in of_preset]
-        common = shared(labels)
-        names = [" ".join(w for w in label.split() if w not in common) for label in labels]
-        width = max(map(len, names))
+        common, names = in_common(row["label"] for row in of_preset)
+        width = max(map(len, names.values()))
         print(f"{' '.join([title, *common])}: mean ± sd over seeds and class orders, percent")
         print(f"{'':{width}}   runs  " + "  ".join(f"{m:>17s}" for m in MEASURES))
-        for name, row in zip(names, of_preset, strict=True):
+        for row in of_preset:
             cells = [
                 f"{'–':>17s}" if row[m] is None
                 else f"{row[m][0]:9.2f}        " if len(row["seeds"]) == 1
                 else f"{row[m][0]:9.2f} ± {row[m][1]:5.2f}"
                 for m in MEASURES
             ]  # fmt: skip
+            name = names[row["label"]]
             print(f"{name:{width}}  {len(row['seeds']):5d}  {'  '.join(cells)}".rstrip())
 
 

@@ -632,10 +632,14 @@ def label(run: Run, order: bool = True) -> str:
     return " ".join([method, *map("{}={}".format, settings, written)])
 
 
-def shared(labels: Iterable[str]) -> list[str]:
-    """The settings that all of several labels name."""
-    names = [label.split() for label in dict.fromkeys(labels)]
-    return [word for word in names[0][1:] if len(names) > 1 and all(word in n for n in names)]
+def in_common(labels: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """The settings that several labels all name, and each label without them."""
+    words = {label: label.split() for label in labels}
+    first = next(iter(words.values()), [])
+    common = [w for w in first[1:] if len(words) > 1 and all(w in of for of in words.values())]
+    return common, {
+        label: " ".join(word for word in of if word not in common) for label, of in words.items()
+    }
 
 
 def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:

@@ -89,6 +89,9 @@ def test_confusion_draws_shares_and_where_images_go(bank):
     assert np.array_equal(matrix["z"], np.rint(2.0 * counts)), "fifty test images per class"
     assert right["y"] == [round(run["phases"][5][key], 1) for key in ("cnn_old", "cnn_new")]
     assert other["y"][0] == round(run["phases"][5]["old_to_new"], 1)
+    for bars in (right, own, other):
+        assert bars["text"] == [f"{y:.1f}" if y >= 6 else "" for y in bars["y"]]
+    assert "" in other["text"], "a bar that is too low for its number"
     assert np.array([right["y"], own["y"], other["y"]]).sum(axis=0) == pytest.approx(100, abs=0.2)
     np.fill_diagonal(counts := counts.copy(), 0)
     worst = re.search(r"The commonest mistake: (.) read as (.)\.", words)

@@ -65,6 +65,15 @@ def test_descriptions_say_what_was_measured(trained):
     assert "bias" in words and "bias" not in plots.head(trained["lucir"])[1]
 
 
+def test_a_description_is_printed_in_lines_that_fit_and_numbers_stay_whole(capsys):
+    words = "; ".join(f"method {number}: {number}.0 ± 1.5 %" for number in range(10, 40))
+    plots.show((Figure(), words))
+    lines = capsys.readouterr().out.splitlines()[1:]  # the first is the picture's
+    assert max(map(len, lines)) <= 90 and len(lines) > 5
+    assert " ".join(lines).replace("\u00a0", " ") == words
+    assert all(re.search(r"[^±%]$", line) and not re.match("[±%]", line) for line in lines[:-1])
+
+
 def test_bars_tell_old_from_new_by_hatch_as_well_as_by_colour(trained):
     figure, _ = plots.head(trained["replay"])
     bars = figure.axes[0].patches
@@ -130,6 +139,7 @@ def test_the_drawing_of_the_protocol_has_what_is_learnt_and_tested_in_each_phase
     assert len(axes.patches) - len(tested) == 3, "the own group"
     assert [len(kept.get_segments()) for kept in axes.collections] == [0, 1, 2], "those before"
     assert "2 exemplars" in words and "Latin, Greek, Cyrillic" in words
+    assert "1 exemplar of each" in drawings.protocol(["Latin", "Greek"], exemplars=1)[1]
     figure, words = drawings.protocol(["Latin", "Greek"], exemplars=0)
     assert not figure.axes[0].collections and "exemplar" not in words
 
@@ -148,9 +158,17 @@ def test_arrows_point_where_they_should():
 
 def test_the_drawing_of_the_objective_has_all_terms():
     figure, words = drawings.objective()
-    texts = " ".join(text.get_text() for text in figure.axes[0].texts)
-    for term in ("less-forget", "margin ranking", "cross-entropy"):
-        assert term in texts and term in words.lower()
+    texts = figure.axes[0].texts
+    at = {tuple(text.get_position()): text.get_text() for text in texts if text.get_text()}
+    ways = {(at[way.xyann], at[way.xy]) for way in texts if not way.get_text()}
+    comes_from = {
+        "λ × less-forget": {"feature f(x)", "feature f*(x)"},
+        "margin ranking\n(old images only)": {"cosines with θ;\nold θ are frozen"},
+        "cross-entropy": {"logits:\nη × cosines"},
+    }
+    for term, sources in comes_from.items():
+        assert {start for start, end in ways if end == term} == sources
+        assert term.removeprefix("λ × ").partition("\n")[0] in words.lower()
 
 
 def test_bars_have_their_mean_and_spread():
@@ -194,8 +212,9 @@ def test_no_curve_is_left_out_however_many_there_are(trained):
     figure, words = plots.accuracy({f"setting {n}": trained["lucir"] for n in range(40)})
     lines = figure.axes[0].lines
     assert len(lines) == words.count("setting") == 40
-    styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
-    assert len(styles) > 27, "more than the recorded settings have to be told apart"
+    for mark in ("get_linestyle", "get_marker"):
+        styles = {(line.get_color(), getattr(line, mark)()) for line in lines}
+        assert len(styles) > 27, "more than the recorded settings have to be told apart"
 
 
 def test_a_label_that_is_a_whole_configuration_leaves_room_for_the_curves(trained):

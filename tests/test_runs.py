@@ -521,6 +521,16 @@ def test_settings_tell_runs_apart_whose_method_has_no_name_too():
     assert named == ["linear+lf+mr", "linear+lf+mr margin=0.2"]
 
 
+def test_what_all_labels_name_is_told_apart_from_what_some_do():
+    labels = ["lucir epochs=5 lr=0.2", "icarl epochs=5 lr=0.1", "lucir epochs=5 lr=0.2"]
+    assert runs.in_common(labels) == (
+        ["epochs=5"],
+        {"lucir epochs=5 lr=0.2": "lucir lr=0.2", "icarl epochs=5 lr=0.1": "icarl lr=0.1"},
+    )
+    assert runs.in_common(labels[:1] * 2) == ([], {labels[0]: labels[0]}), "one has no other"
+    assert runs.in_common([]) == ([], {})
+
+
 def test_a_setting_of_several_numbers_is_one_word_of_a_label():
     run = made_up(schedule="steps", milestones=(0.3, 0.7))
     assert runs.label(run) == "lucir schedule=steps milestones=0.3;0.7"

@@ -31,9 +31,9 @@ def protocol(groups: Sequence[str], exemplars: int) -> Described:
         if exemplars:
             axes.hlines(range(phase), phase - 0.38, phase + 0.38, color=OLD, linewidth=5)
     axes.plot([], [], "s", color=NEW, markersize=11, label="learnt: all images")
+    kept = f"{exemplars} exemplar{'s' * (exemplars > 1)}"
     if exemplars:
-        kept = f"learnt: {exemplars} exemplar{'s' * (exemplars > 1)} per class"
-        axes.plot([], [], color=OLD, linewidth=5, label=kept)
+        axes.plot([], [], color=OLD, linewidth=5, label=f"learnt: {kept} per class")
     axes.plot([], [], "--", color=BLACK, label="tested: all classes seen")
     axes.set(xlim=(-0.6, count - 0.4), ylim=(count - 0.4, -0.6))
     axes.set_xticks(range(count), [f"phase {phase}" for phase in range(count)])
@@ -41,7 +41,7 @@ def protocol(groups: Sequence[str], exemplars: int) -> Described:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     legend_beside(axes)
-    old = f", with {exemplars} exemplars of each old class beside them" if exemplars else ""
+    old = f", with {kept} of each old class beside them" if exemplars else ""
     return figure, (
         f"In phase t the images of group t are learnt{old}; tested are all groups up to it. "
         f"The groups: {', '.join(groups)}."

@@ -14,7 +14,7 @@ from lucir_edu.datasets import Dataset
 from lucir_edu.lab import views
 from lucir_edu.lab.keyboard import Keyboard, without_bar
 from lucir_edu.lab.plots import thumbnails
-from lucir_edu.runs import Run, by_setting, shared
+from lucir_edu.runs import Run, by_setting, in_common
 
 OTHERWISE = {  # recorded settings beside the eight combinations, in words
     "finetune": "no exemplars (finetune)",
@@ -111,9 +111,9 @@ class Bank:
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs: dict[tuple[str, int], Run] = {}
         found = by_setting(runs)
-        common = shared(name for _, name, _ in found) if found else []
-        for (_, name, seed), run in found.items():
-            name = " ".join(word for word in name.split() if word not in common)
+        _, names = in_common(label for _, label, _ in found)
+        for (_, label, seed), run in found.items():
+            name = names[label]
             if name in EIGHT:
                 name = combination(*(run["config"][switch] for switch in views.COMPONENTS))
             self._runs[name, seed] = run

@@ -423,4 +423,5 @@ def _also(name: str, value: float | None) -> str:
 
 
 def _short(value: float | None) -> str:
+    """What stands in a bar; nothing where it is too low for that."""
     return "" if value is None or value < 6 else f"{value:.1f}"
