@@ -15,7 +15,7 @@ endif
 .PHONY: lab test html handout notebooks lint results bank paper
 
 lab: $(ready)
-	$(jupyter) notebooks/00_start_here.ipynb
+	$(jupyter) --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
 test: $(ready)
 	@$(BIN)/python tests/browser/chromium.py || $(BIN)/playwright install chromium

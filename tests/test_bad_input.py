@@ -1118,6 +1118,8 @@ def test_make_lab_listens_on_this_machine_and_asks_for_a_token():
     ).stdout  # fmt: skip
     (command,) = re.findall(r".*jupyter lab .*", made)
     assert "--ServerApp.ip=127.0.0.1" in command
+    first = re.search(r"root_dir=(\w+) .*default_url=/lab/tree/(\w+\.ipynb)$", command)
+    assert (ROOT / first[1] / first[2]).is_file(), "what the address opens"
     for way_out in ("token", "password", "0.0.0.0", "ip=*", "xsrf", "allow_remote", "allow_origin",
                     "unauthenticated"):  # fmt: skip
         assert way_out not in command.lower(), way_out
