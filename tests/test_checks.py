@@ -29,12 +29,6 @@ EXERCISES = list(checks.EXERCISES.values())
 SOLUTIONS = ("F.normalize", "torch.", "@", "**", "sqrt(", ".mean(", "dim=", ".T", "np.", " / ")
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    """Enough for all but those that never end."""
-    monkeypatch.setattr(sandbox, "TIME_LIMIT", 1.0)
-
-
 def named(exercise):
     return exercise.name
 
