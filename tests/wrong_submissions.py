@@ -78,6 +78,12 @@ def gap_relative_to_new(weight, num_old):
     return 100 * (new - old) / new
 
 
+@wrong("norm_gap", "in percent of the mean length of all embeddings")
+def gap_relative_to_all(weight, num_old):
+    norms = weight.norm(dim=1)
+    return 100 * (norms[num_old:].mean() - norms[:num_old].mean()) / norms.mean()
+
+
 @wrong("norm_gap", "the length of the mean embedding")
 def gap_of_mean_embeddings(weight, num_old):
     old, new = weight[:num_old].mean(dim=0).norm(), weight[num_old:].mean(dim=0).norm()
@@ -195,6 +201,12 @@ def whole_columns(matrix):
     return (matrix[:-1].max(axis=0) - matrix[-1])[:-1].mean()
 
 
+@wrong("forgetting", "✗ does not read what stands above the diagonal")
+def whole_columns_but_for_nan(matrix):
+    matrix = np.where(matrix == 0, np.nan, matrix)
+    return np.mean(np.nanmax(matrix[:-1, :-1], axis=0) - matrix[-1, :-1])
+
+
 @wrong("forgetting", "rows and columns are exchanged")
 def rows_for_columns(matrix):
     last = len(matrix) - 1
@@ -277,6 +289,28 @@ def mean_for_sum_as_a_port_has_it(features, count):
     for k in range(count):
         now = features[chosen].mean(dim=0) if chosen else torch.zeros_like(mean)
         gaps = (mean - (now + features) / (k + 1)).norm(dim=1)
+        gaps[chosen] = torch.inf
+        chosen.append(int(gaps.argmin()))
+    return chosen
+
+
+@wrong("herding", "or the sum of those chosen is divided by the number of all images")
+def herding_divides_by_all(features, count):
+    features = F.normalize(features, dim=1)
+    mean, chosen = features.mean(dim=0), []
+    for _ in range(count):
+        gaps = (mean - (features[chosen].sum(dim=0) + features) / len(features)).norm(dim=1)
+        gaps[chosen] = torch.inf
+        chosen.append(int(gaps.argmin()))
+    return chosen
+
+
+@wrong("herding", "the sum of those chosen is divided by `count`")
+def herding_divides_by_count(features, count):
+    features = F.normalize(features, dim=1)
+    mean, chosen = features.mean(dim=0), []
+    for _ in range(count):
+        gaps = (mean - (features[chosen].sum(dim=0) + features) / count).norm(dim=1)
         gaps[chosen] = torch.inf
         chosen.append(int(gaps.argmin()))
     return chosen
@@ -587,7 +621,7 @@ class HeadWithUnusedScale(_Base):
         return F.normalize(features) @ F.normalize(self.weight).T
 
 
-@wrong("CosineHead", "none reaches `eta`; is something detached")
+@wrong("CosineHead", "none reaches `eta`; perhaps something is detached")
 class HeadWithDetachedScale(_Base):
     def forward(self, features):
         return self.eta.item() * F.normalize(features) @ F.normalize(self.weight).T
@@ -782,7 +816,7 @@ def forget_teaching_the_teacher(features, old_features):
     return (1 - F.cosine_similarity(features, old_features)).mean()
 
 
-@wrong("less_forget", "none reaches `features`; is something detached")
+@wrong("less_forget", "none reaches `features`; perhaps something is detached")
 def forget_without_learning(features, old_features):
     with torch.no_grad():
         return (1 - F.cosine_similarity(features, old_features)).mean()
@@ -1053,7 +1087,7 @@ def ranking_without_old_images(cosines, targets, num_old, top_k=2, margin=0.5):
     return (margin - truth + hard).clamp(min=0).mean()
 
 
-@wrong("margin_ranking", "what is negative is not cut off")
+@wrong("margin_ranking", "what is negative is not cut off pair by pair")
 def ranking_unclamped(cosines, targets, num_old, top_k=2, margin=0.5):
     old = targets < num_old
     if old.sum() == 0:

@@ -92,6 +92,8 @@ norm_gap = Exercise(
             lambda w, k: _norm_gap(w, k) + 100,
         "it is in percent of the new classes' length, not of the old ones'":
             lambda w, k: 100 - 100 / (_norm_gap(w, k) / 100 + 1),
+        "it is in percent of the mean length of all embeddings, not of the old ones'":
+            lambda w, k: _norm_gap(w, k) * w[:k].norm(dim=1).mean() / w.norm(dim=1).mean(),
         "old and new classes are exchanged": lambda w, k: 100 / (_norm_gap(w, k) / 100 + 1) - 100,
         "the sign is turned": lambda w, k: -_norm_gap(w, k),
         "it is the difference of the lengths, not in percent of the old classes' length":
@@ -180,7 +182,7 @@ forgetting = Exercise(
     form=NUMBER,
     cases=_cases("matrix", (_MATRIX,), (np.array([[60.0, 0, 0], [66, 70, 0], [52, 40, 81]]),)),
     corners={"does not read what stands above the diagonal":
-             _cases("matrix", (np.where(np.tri(4) > 0, _MATRIX, np.nan),))},
+             _cases("matrix", *((np.where(np.tri(4) > 0, _MATRIX, no),) for no in (np.nan, 99)))},
     mistakes={
         "the last group of classes counts too": lambda m: np.append(_drops(m, max), 0).mean(),
         "the last group but one is left out too": lambda m: _drops(m, max)[:-1].mean(),
@@ -259,8 +261,11 @@ herding = Exercise(
         "the directions of the means are compared, not their distance":
             partial(_herd, aim=lambda f, left: unit(f.mean(0)),
                     joined=lambda chosen, image: unit(chosen.sum(0) + image)),
-        "the mean of the images that are left is the aim, not that of all": partial(
+        "the mean of the images that are left is the aim, not that of all; "
+        "or the sum of those chosen is divided by the number of all images": partial(
             _herd, aim=lambda f, left: f[left].mean(0), joined=lambda chosen, image: image),
+        "the sum of those chosen is divided by `count`, not by how many they are":
+            lambda f, n: _herd(f, n, joined=lambda chosen, image: (chosen.sum(0) + image) / n),
         "the sum of those chosen is compared with the class mean, not their mean":
             partial(_herd, joined=lambda chosen, image: chosen.sum(0) + image),
         "the mean of those chosen is added where their sum is wanted": partial(_herd, joined=lambda
@@ -791,7 +796,7 @@ margin_ranking = Exercise(
         "the margin's sign is turned": _ranking(gap=lambda own, other, m: other - own - m),
         "own class and negatives are exchanged, so that it pushes the wrong way":
             _ranking(gap=lambda own, other, m: m + own - other),
-        "what is negative is not cut off: a pair that keeps the margin costs nothing":
+        "what is negative is not cut off pair by pair: a pair that keeps the margin costs nothing":
             _ranking(hinge=_as_it_is),
         "the mean over the negatives is cut off at 0, not each of them":
             _ranking(hinge=_as_it_is, over_k=lambda h: h.mean(1).clamp(min=0)),

@@ -138,7 +138,8 @@ def _off_gradient(seen: Observation, expected: Observation) -> str:
     for label, value in seen.items():
         if expected[label].any() and not value.any():
             name = label.split()[0]
-            return f"none reaches `{name}`; is something detached, or turned into plain numbers?"
+            return (f"none reaches `{name}`; perhaps something is detached, "
+                    "or turned into plain numbers")  # fmt: skip
     return _off(seen, expected)
 
 
