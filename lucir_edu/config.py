@@ -88,7 +88,13 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name))
+            value = getattr(self, field.name)
+            if type(value).__module__ == "numpy" and value.ndim == 0:  # one of np.arange(5)
+                value = value.item()
+            _check_type(field.name, value)
+            if float in _alternatives(field.name) and value is not None:
+                value = float(value)  # 1 and 1.0 are one setting
+            object.__setattr__(self, field.name, value)
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:

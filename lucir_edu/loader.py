@@ -48,8 +48,8 @@ class TensorLoader:
         self.padded = F.pad(split.images, pad).permute(0, 2, 3, 1).contiguous().to(device)
         self.labels = split.labels.to(device)
         self.height, self.width = split.images.shape[2:]
-        self.mean = 255 * torch.tensor(dataset.mean, device=device)
-        self.std = 255 * torch.tensor(dataset.std, device=device)
+        self.mean = 255 * torch.tensor(dataset.mean, dtype=torch.float32, device=device)
+        self.std = 255 * torch.tensor(dataset.std, dtype=torch.float32, device=device)
 
     def augmented(
         self, indices: Tensor, batch_size: int, generator: torch.Generator
@@ -93,8 +93,8 @@ class FileLoader:
     ) -> None:
         self.device, self.workers = device, config.workers
         self.labels = split.labels.to(device)
-        self.mean = 255 * torch.tensor(dataset.mean, device=device)
-        self.std = 255 * torch.tensor(dataset.std, device=device)
+        self.mean = 255 * torch.tensor(dataset.mean, dtype=torch.float32, device=device)
+        self.std = 255 * torch.tensor(dataset.std, dtype=torch.float32, device=device)
         self._files = _Files(split, config.flip)
 
     def augmented(
@@ -112,10 +112,11 @@ class FileLoader:
 
     def _batches(self, indices: Tensor, views: Tensor, sizes: int | list[int]) -> Iterator[Batch]:
         items = torch.stack([indices, views], dim=1).split(sizes)  # (n, 2) each
+        workers = self.workers if hardware.forks() or len(indices) > FEW else 0
         loader = torch.utils.data.DataLoader(
             self._files,
             batch_sampler=[hardware.share(item).numpy() for item in items],
-            num_workers=min(self.workers, len(items)),
+            num_workers=min(workers, len(items)),
             generator=torch.Generator(),  # and not the one that others draw from
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
@@ -124,7 +125,8 @@ class FileLoader:
         for labels, pixels in zip(every, loader, strict=True):
             if isinstance(pixels, str):
                 raise UsageError(f"{pixels}; mend the file, and go on with --resume")
-            pixels = pixels.to(self.device, non_blocking=True)
+            # (Apple's GPUs would read what is freed by then: pytorch issue 189690)
+            pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
             yield _laid((pixels.float() - self.mean) / self.std), labels
 
 
@@ -134,6 +136,7 @@ def _laid(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
+FEW = 1500  # images that are read in the time in which workers start, where they are not forked
 _PLAIN, _MIRRORED = -1, -2  # views of an image; others are seeds
 
 

@@ -3,6 +3,9 @@
 Shapes: n images, d features, C classes seen, C_o old classes. ``features`` is (n, d),
 ``cosines`` is (n, C): the scores before the scale eta. Where the paper and the authors' code
 differ, an argument chooses, and its default is what the authors' code does.
+
+Tensors that are compared have the same shape; that is not checked. The mean over no image is NaN,
+but for margin ranking, which is 0 without an old one.
 """
 
 import math

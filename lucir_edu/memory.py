@@ -110,7 +110,7 @@ def nearest_mean(features: Tensor, means: Tensor) -> Tensor:
     """NME prediction: the class whose mean is nearest to the feature, (n,).
 
     For unit means the nearest in Euclid's sense is the one with the highest cosine. A class
-    without a mean (a zero row) is never predicted.
+    without a mean (a zero row) is never predicted, where another has one.
     """
     cosines = cosine_similarity_matrix(features, means)
     return cosines.masked_fill(~means.any(dim=1), -torch.inf).argmax(dim=1)

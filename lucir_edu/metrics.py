@@ -98,10 +98,16 @@ def old_new_confusion(predictions: ArrayLike, targets: ArrayLike, num_old: int) 
 def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> np.ndarray:
     """Counts, (num_classes, num_classes): row the true class, column the predicted one.
 
+    Raises:
+        ValueError: a class is not in 0..num_classes-1.
+
     >>> confusion_matrix([0, 1, 1], [0, 0, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    predictions, targets = _pair(predictions, targets)
+    pair = np.stack(_pair(predictions, targets)).astype(np.int64)  # in bytes products would wrap
+    if pair.size and not 0 <= pair.min() <= pair.max() < num_classes:
+        raise ValueError(f"classes are 0 to {num_classes - 1}, not {pair.min()} to {pair.max()}")
+    predictions, targets = pair
     flat = np.bincount(targets * num_classes + predictions, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
 

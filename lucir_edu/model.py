@@ -133,8 +133,7 @@ def imprint(features: Tensor, labels: Tensor, num_new: int, old_weight: Tensor) 
     ...         torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[2.1213, 2.1213]])
     """
-    counts = torch.bincount(labels, minlength=num_new)
-    if len(counts) != num_new or not counts.all():
+    if labels.unique().tolist() != list(range(num_new)):
         raise ValueError(f"labels must have all of 0..{num_new - 1} and no other")
     return class_means(features, labels, num_new) * old_weight.norm(dim=1).mean()
 

@@ -76,7 +76,12 @@ class Run(dict):
         return [phase[kind] for phase in self["phases"]]
 
     def accuracy_matrix(self, kind: str = "cnn") -> np.ndarray:
-        """(P, P): row t, column j: accuracy after phase t on the classes that came in phase j."""
+        """(P, P): row t, column j: accuracy after phase t on the classes that came in phase j; NaN
+        above the diagonal.
+
+        Raises:
+            KeyError: kind is "nme", and there was no memory.
+        """
         bounds = self["bounds"][: len(self["phases"]) + 1]
         matrix = np.full((len(bounds) - 1,) * 2, np.nan)
         for t in range(len(matrix)):
@@ -85,7 +90,7 @@ class Run(dict):
         return matrix
 
     def old_new_confusion(self, phase: int) -> metrics.OldNewConfusion:
-        """Where old and new classes' test images go after a phase, by the head."""
+        """Where old and new classes' test images go after a phase (from 0), by the head."""
         num_old, seen = self["bounds"][phase : phase + 2]
         counts = self.arrays["confusion_cnn"][phase][:seen, :seen]
         truth, guess = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
@@ -107,25 +112,31 @@ def perform(
     """Train through all phases and gather the results.
 
     Args:
-        preset: a name to remember the config by.
+        preset: a name to remember the config by. :func:`compare` takes runs of one preset for runs
+            on one data set: give each of your own a name.
         start: a network to go on from, of the base phase, as of :func:`load_bases`.
         base: a run whose base phase is this one's too, as of :func:`same_base`; it is not learnt
             again.
         out: a folder to write to after every phase, and now and then inside one; None writes
             nothing.
-        resume: go on with the run in ``out``, if there is one.
+        resume: go on with the run in ``out``, if there is one. One that is complete is given back
+            as it is, even if it is :func:`stale`.
         device: auto, cpu, cuda or mps.
         watch: is called with every event.
 
     Raises:
         UsageError: ``out`` holds a run already, or another one than is to be resumed; a class has
-            no test image; or as :func:`lucir_edu.trainer.train`.
+            no training or no test image; ``start`` is of a later phase; or as
+            :func:`lucir_edu.trainer.train`.
     """
     stream, target = make_stream(config, dataset), hardware.pick_device(device)
-    tested = torch.bincount(stream.dataset.test.labels, minlength=stream.bounds[-1])
-    if not tested.all():
-        name = stream.dataset.classes[int(tested.argmin())]
-        raise UsageError(f"class {name!r} has no test image; leave it out, or add one")
+    for part, split in (("training", stream.dataset.train), ("test", stream.dataset.test)):
+        counts = torch.bincount(split.labels, minlength=stream.bounds[-1])
+        if not counts.all():
+            name = stream.dataset.classes[int(counts.argmin())]
+            raise UsageError(f"class {name!r} has no {part} image; leave it out, or add one")
+    if start is not None and start.phase:
+        raise UsageError(f"a run starts from a base phase, not from phase {start.phase}")
     about = {
         "preset": preset,
         "method": method_of(config),
@@ -303,7 +314,8 @@ def assemble(
 
     Args:
         earlier: a run that these measurements continue; it keeps what it has.
-        about: further entries of the results.
+        about: further entries of the results: ``preset``, ``method`` (as of :func:`method_of`) and
+            ``environment`` are wanted by what compares, saves and loads runs.
     """
     phases = list(earlier["phases"]) if earlier else []
     total = stream.bounds[-1]
@@ -348,8 +360,9 @@ def assemble(
 # ---- Disk -------------------------------------------------------------------------------------
 
 
-def save(run: Run, folder: Path) -> None:
+def save(run: Run, folder: str | Path) -> None:
     """Write results.json and arrays.npz, each whole or not at all."""
+    folder = Path(folder)
     with whole(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{name: _halved(name, a) for name, a in run.arrays.items()})
     written = [
@@ -485,7 +498,7 @@ def _all(kind: Any, values: Iterable[Any]) -> bool:
     return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
 
 
-def load_state(folder: Path, phase: int, stream: Stream | None = None) -> State:
+def load_state(folder: str | Path, phase: int, stream: Stream | None = None) -> State:
     """The state after a phase, to go on from.
 
     Args:
@@ -494,7 +507,7 @@ def load_state(folder: Path, phase: int, stream: Stream | None = None) -> State:
     Raises:
         UsageError: it is missing or damaged.
     """
-    path = folder / _state_name(phase)
+    path = Path(folder) / _state_name(phase)
     state = read_state(path, phase)
     if stream is not None and state.exemplars is not None:
         labels, seen = stream.dataset.train.labels, stream.phases[phase].num_seen
@@ -653,8 +666,8 @@ def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:
         key = run["preset"], label(run), run["seed"]
         if key in found:
             raise UsageError(
-                f"{found[key].path} and {run.path} have the same settings and seed; "
-                f"name folders in which each is there once"
+                f"{found[key].path or 'a run'} and {run.path or 'another'} have the same preset, "
+                f"settings and seed; name folders in which each is there once"
             )
         found[key] = run
     return found
@@ -668,13 +681,23 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
         (mean, sd), or None where a run has no such figure. The sd is that of a sample; 0 for one.
 
     Raises:
-        UsageError: two runs have the same setting, class order and seed.
+        UsageError: two runs have the same setting, class order and seed; runs of a row have other
+            classes; or a run is not complete.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for (preset, _, _), run in by_setting(runs).items():
+        if not run.complete:
+            raise UsageError(
+                f"{run.path or 'a run'} is not complete; go on with it, or leave it out"
+            )
         groups.setdefault((preset, label(run, order=False)), []).append(run)
     rows = []
     for (preset, name), members in groups.items():
+        if len({tuple(sorted(run["classes"])) for run in members}) > 1:
+            raise UsageError(
+                f"runs of {preset or 'no preset'}, {name}, have other classes; give each data set "
+                f"a preset of its own"
+            )
         row = {"preset": preset, "label": name, "seeds": sorted(run["seed"] for run in members)}
         for measure, of in MEASURES.items():
             values = [of(run) for run in members]

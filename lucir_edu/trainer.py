@@ -120,7 +120,7 @@ class State:
     """Where to start from: a network that has learnt all phases up to this one."""
 
     phase: int
-    weights: dict[str, Tensor]  # of IncrementalModel.state_dict
+    weights: dict[str, Tensor]  # as of IncrementalModel.state_dict; of an event's model, a copy
     exemplars: list[Tensor] | None = None  # indices per class, best first; None: choose them now
     plane: Tensor | None = None  # (3, d), where positions are measured; None: choose it now
     source: str = "the state"  # what to call it when it does not fit
@@ -158,20 +158,24 @@ def train(
     """Learn a data set phase by phase.
 
     Args:
-        dataset: as of :func:`lucir_edu.datasets.load`.
+        dataset: as of :func:`lucir_edu.datasets.load`, and taken whole: ``subset_classes``,
+            ``train_per_class`` and ``test_per_class`` are heeded there.
         device: auto, cpu, cuda or mps.
         start: go on from here; the first :class:`PhaseEnd` is then that of this phase.
         midway: go on inside the phase after ``start``'s, or inside the base phase without it.
-        objective: what to minimise instead of :func:`objective`, with the same arguments.
+        objective: what to minimise instead of :func:`objective`, with the same arguments; the
+            teacher's output is None in the base phase, and where no setting needs a teacher.
 
     Raises:
         UsageError: ``start`` or ``midway`` does not fit the config, ``objective`` returns something
-            else than scalars by name, or a loss is no number.
+            else than scalars by name, the same names at every step of a phase, a loss is no number,
+            or every parameter is frozen.
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
-        :class:`EpochEnd`, then some :class:`Pause`, then :class:`PhaseEnd`. The model in an event
-        is the one that learns: read it before the next event, and leave it in the mode it was in.
+        :class:`EpochEnd`, then some :class:`Pause`, then :class:`PhaseEnd`. The model and the
+        memory in an event are those that learn: read or copy them before the next event, and leave
+        the model in the mode it was in.
         Weights that are changed in place at a phase's last :class:`EpochEnd` are those that are
         judged.
     """
@@ -225,10 +229,12 @@ class Learner:
         yield from self.fit(phase, indices, teacher, midway)
         self.choose_exemplars(phase)
         if config.balanced_finetune and phase.num_old and len(self.memory.indices):
+            learnt = [(parameter, parameter.requires_grad) for parameter in self.net.parameters()]
             try:
                 yield from self.fit(phase, self.memory.indices, teacher, balanced=True)
             finally:  # also when it is stopped in there
-                self.net.requires_grad_(True)
+                for parameter, before in learnt:
+                    parameter.requires_grad_(before)
         measurement = yield from self.measure(phase)
         yield PhaseEnd(measurement, self.net, self.memory, self.plane)
 
@@ -254,6 +260,8 @@ class Learner:
             for name, parameter in net.head.named_parameters():
                 parameter.requires_grad_(name != "eta")
         parameters = [p for p in net.parameters() if p.requires_grad]
+        if not parameters:
+            raise UsageError("nothing is left to learn: every parameter of the network is frozen")
         forward = hardware.parallel(net)
         optimizer = hardware.SGD(
             parameters,
@@ -289,7 +297,7 @@ class Learner:
                     with torch.no_grad():
                         old = None if teacher is None else teacher(images, len(targets))
                 terms = (self.objective or objective)(config, output, targets, old, phase.num_old)
-                _check_terms(terms)
+                _check_terms(terms, sums or self.losses)
                 optimizer.param_groups[0]["lr"] = rate(step)
                 optimizer.zero_grad()
                 torch.stack(list(terms.values())).sum().backward()
@@ -567,8 +575,8 @@ def objective(
     return terms
 
 
-def _check_terms(terms: object) -> None:
-    """An objective may be a learner's own."""
+def _check_terms(terms: object, before: Mapping[str, object]) -> None:
+    """An objective may be a learner's own. ``before``: the terms of earlier steps, by name."""
     if not isinstance(terms, dict) or not terms:
         what = "an empty dict" if isinstance(terms, dict) else type(terms).__name__
         raise UsageError(
@@ -580,26 +588,41 @@ def _check_terms(terms: object) -> None:
             if isinstance(term, Tensor):
                 what = f"a tensor of shape {tuple(term.shape)}: take the mean over the batch"
             raise UsageError(f"the objective's term {name} must be a scalar tensor, not {what}")
+    if before and terms.keys() != before.keys():
+        raise UsageError(
+            f"an objective returns the same terms at every step of a phase, not {', '.join(terms)} "
+            f"after {', '.join(before)}; give one that does not count as a tensor of 0"
+        )
 
 
 @torch.no_grad()
 def evaluate(
     net: IncrementalModel, images: Tensor, precision: str = "float32", total: int | None = None
 ) -> Output:
-    """A network's output for a batch, in evaluation mode; ``total`` as for its ``forward``."""
+    """A network's output for a batch, in evaluation mode; ``total`` as for its ``forward``.
+
+    Args:
+        images: as a loader of :mod:`lucir_edu.loader` makes them: pixels in [0, 1], less the data
+            set's mean, divided by its std.
+    """
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
-    with hardware.autocast(images.device, precision):
-        output = net(images, total)
-    for module, training in modes:  # not all alike in class-balance tuning
-        module.training = training
-    return output
+    try:
+        with hardware.autocast(images.device, precision):
+            return net(images, total)
+    finally:
+        for module, training in modes:  # not all alike in class-balance tuning
+            module.training = training
 
 
 def predict(
     net: IncrementalModel, images: loader.Loader, indices: Tensor, precision: str = "float32"
 ) -> tuple[Output, Tensor]:
-    """A network's output for some images, in evaluation mode, and their labels."""
+    """A network's output for some images, in evaluation mode, and their labels.
+
+    Column i of the logits is the class that came as the i-th. Labels are numbered so in a loader of
+    the data set that :func:`lucir_edu.stream.make` gives back, not of the one given to it.
+    """
     batches = images.plain(indices)
     return joined([(evaluate(net, x, precision, len(y)), y) for x, y in batches])
 

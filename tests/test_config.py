@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from lucir_edu.config import (
@@ -197,6 +198,15 @@ def test_a_mistake_is_answered_in_one_line(mistake, message):
 
 def test_few_new_classes_are_no_mistake_without_margin_ranking():
     assert Config(increment=1, margin_ranking=False).top_k == 2
+
+
+def test_numpy_s_numbers_are_numbers_and_whole_ones_no_other_setting():
+    found = Config(seed=np.arange(5)[3], lr=np.float32(0.5), margin=1)
+    assert found == Config(seed=3, lr=0.5, margin=1.0)
+    assert str(found.margin) == "1.0" and type(found.seed) is int
+    with pytest.raises(UsageError, match="is not a whole number"):
+        Config(seed=np.arange(2))
+    assert Config(base_classes=None).base_classes is None
 
 
 # ---- Text and back ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lucir_edu import datasets, stream
+from lucir_edu import datasets, loader, stream
 from lucir_edu.config import UsageError, preset
 from lucir_edu.datasets import glyphs
 
@@ -174,6 +174,47 @@ def test_images_of_another_kind_are_refused(images, says):
         datasets.TensorSplit(images, torch.arange(4))
     assert "images must be uint8, (n, channels, height, width)" in str(told.value)
     assert says in str(told.value)
+
+
+def test_what_is_no_tensor_is_refused():
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(UsageError, match=r"images must be a torch tensor, not numpy\.ndarray"):
+        datasets.TensorSplit(images.numpy(), torch.arange(4))
+    split = datasets.TensorSplit(images, [0, 1, 2, 3])
+    with pytest.raises(UsageError, match=r"labels must be a torch tensor, not builtins\.list"):
+        datasets.Dataset("own", tuple("abcd"), split, split, (0.5,), (0.2,), "own")
+
+
+def own(classes=tuple("abcd"), mean=(0.5,), std=(0.2,), fingerprint="own", channels=1):
+    images = torch.zeros(4, channels, 8, 8, dtype=torch.uint8)
+    split = datasets.TensorSplit(images, torch.arange(4))
+    return datasets.Dataset("own", classes, split, split, mean, std, fingerprint)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mean": 0.5}, {"mean": (0.5,) * 3}, {"std": (0.2,) * 3}, {"std": (0.0,)},
+              {"channels": 3}],
+)  # fmt: skip
+def test_mean_and_std_are_of_the_images_channels(wrong):
+    with pytest.raises(UsageError, match=f"must be {wrong.get('channels', 1)} numbers each"):
+        own(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"classes": (0, 1, 2, 3)}, {"fingerprint": None}])
+def test_names_are_text(wrong):
+    with pytest.raises(UsageError, match="must be text"):
+        own(**wrong)
+
+
+def test_mean_and_std_can_be_arrays_in_double_precision(make_config):
+    double = np.array([0.5]), np.array([0.25])
+    config = make_config(base_classes=2, increment=2, top_k=1)
+    loaders = [
+        loader.make(data.train, data, config, torch.device("cpu"))
+        for data in (own(mean=(0.5,), std=(0.25,)), own(mean=double[0], std=double[1]))
+    ]
+    one, other = (next(iter(given.plain(torch.arange(4))))[0] for given in loaders)
+    assert one.dtype == other.dtype == torch.float32 and torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

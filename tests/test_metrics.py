@@ -178,6 +178,20 @@ def test_confusion_matrix_has_the_true_class_in_rows(seed):
     assert (metrics.confusion_matrix(predictions, targets, 9) == expected).all()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
+def test_confusion_matrix_counts_a_hundred_classes_in_small_numbers(kind):
+    labels = np.arange(100, dtype=kind)
+    assert (metrics.confusion_matrix(labels, labels, 100) == np.eye(100)).all()
+    assert metrics.confusion_matrix([], [], 2).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_confusion_matrix_refuses_a_class_that_is_not_there(wrong):
+    for pair in (([wrong], [0]), ([0], [wrong])):
+        with pytest.raises(ValueError, match="classes are 0 to 1"):
+            metrics.confusion_matrix(*pair, 2)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_group_accuracies_pool_the_images_of_a_group(seed):
     predictions, targets = random_predictions(seed)

@@ -217,7 +217,7 @@ def test_imprinting_equals_the_slow_version(seed):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("labels", [[0, 0], [0, 2], [1, 1], [0, 3]])
+@pytest.mark.parametrize("labels", [[0, 0], [0, 2], [1, 1], [0, 3], [-1, 0], [-1, 1]])
 def test_imprinting_needs_an_image_of_every_new_class_and_of_no_other(labels):
     with pytest.raises(ValueError, match=r"all of 0\.\.1 and no other|all of 0\.\.2"):
         model.imprint(torch.ones(2, 2), torch.tensor(labels), 2 + (2 in labels), torch.ones(1, 2))

@@ -354,10 +354,18 @@ def test_a_run_that_went_on_elsewhere_says_so(halted, short, dataset):
     assert not runs.same_base(short, dataset, "cpu", [run])
 
 
-def test_a_class_without_a_test_image_is_named(short, dataset):
-    test = dataset.test.take(torch.nonzero(dataset.test.labels != 10)[:, 0])
-    with pytest.raises(UsageError, match=f"class '{dataset.classes[10]}' has no test image"):
-        perform(short, dataclasses.replace(dataset, test=test), device="cpu")
+@pytest.mark.parametrize(("part", "kind"), [("test", "test"), ("train", "training")])
+def test_a_class_without_an_image_is_named(short, dataset, part, kind):
+    split = getattr(dataset, part)
+    rest = split.take(torch.nonzero(split.labels != 10)[:, 0])
+    with pytest.raises(UsageError, match=f"class '{dataset.classes[10]}' has no {kind} image"):
+        perform(short, dataclasses.replace(dataset, **{part: rest}), device="cpu")
+
+
+def test_a_run_starts_from_its_base_phase(halted, short, dataset):
+    later = runs.load_state(str(halted), 1)
+    with pytest.raises(UsageError, match="from a base phase, not from phase 1"):
+        perform(short, dataset, device="cpu", start=later)
 
 
 def test_a_file_is_no_folder(short, dataset, tmp_path):
@@ -461,7 +469,7 @@ def made_up(method="lucir", preset="glyphs-b50-5", seed=0, average=60.0, nme=50.
             "preset": preset, "method": method, "seed": seed, "config": config.to_dict(),
             "bounds": [0, 2, 4], "phases": [{"old_to_new": None}, {"old_to_new": average / 4}],
             "average_incremental_accuracy": summary, "last_accuracy": {"cnn": average - 10,
-            "nme": nme}, "forgetting": {"cnn": 12.0, "nme": nme},
+            "nme": nme}, "forgetting": {"cnn": 12.0, "nme": nme}, "classes": list("abcd"),
         },
         {"weight_norms": np.array([[1.0, 1.0, np.nan, np.nan], [1.0, 3.0, 4.0, 5.0]])},
     )  # fmt: skip
@@ -553,8 +561,24 @@ def test_a_run_of_an_unknown_preset_is_told_from_the_default(done):
 
 
 def test_the_same_setting_and_seed_twice_are_no_two_seeds():
-    with pytest.raises(UsageError, match="have the same settings and seed"):
+    with pytest.raises(UsageError, match="have the same preset, settings and seed"):
         runs.compare([made_up(seed=1), made_up(seed=1)])
+
+
+def test_runs_on_other_classes_are_no_seeds_of_one_row():
+    other = made_up(seed=1)
+    other["classes"] = list("dcba")  # the same in another order
+    assert runs.compare([made_up(), other])[0]["seeds"] == [0, 1]
+    other["classes"] = list("abcx")
+    with pytest.raises(UsageError, match="glyphs-b50-5, lucir, have other classes"):
+        runs.compare([made_up(), other])
+
+
+def test_a_run_that_is_not_complete_is_not_compared():
+    begun = made_up(seed=1)
+    del begun["phases"][1]
+    with pytest.raises(UsageError, match="a run is not complete"):
+        runs.compare([made_up(), begun])
 
 
 def test_a_thousand_classes_come_back_from_disk(done, tmp_path):

@@ -203,6 +203,23 @@ def test_an_objective_that_returns_something_else_is_told(terms, says, make_conf
     assert says in str(told.value)
 
 
+@pytest.mark.parametrize("when", ["step", "epoch"])
+def test_an_objective_whose_terms_come_and_go_is_told(when, make_config, dataset):
+    count = 0
+
+    def mine(config, output, targets, old, num_old):
+        nonlocal count
+        count += 1
+        now = count == 2 if when == "step" else count > 3  # three steps an epoch
+        terms = {"mine": F.cross_entropy(output.logits, targets)}
+        return {**terms, "rare": terms["mine"]} if now else terms
+
+    with pytest.raises(UsageError) as told:
+        list(train(make_config(), dataset, device="cpu", objective=mine))
+    assert "same terms at every step of a phase, not mine, rare after mine" in str(told.value)
+    assert count == (2 if when == "step" else 4)
+
+
 def test_weights_changed_at_the_end_of_the_last_epoch_are_those_that_are_judged(
     make_config, dataset
 ):
@@ -535,6 +552,34 @@ def test_a_look_inside_balanced_finetune_changes_nothing(make_config, dataset):
         if isinstance(event, StepEnd):
             trainer.evaluate(learner.net, images)
     assert same(copied(learner.net), undisturbed.weights)
+
+
+def test_balanced_finetune_leaves_frozen_what_was(make_config, dataset):
+    learner = learner_after_base(make_config(balanced_finetune=True), dataset)
+    learner.net.backbone.requires_grad_(False)
+    before = copied(learner.net.backbone)
+    for phase in learner.stream.phases[1:]:
+        list(learner.learn(phase))
+    weights = {name for name, _ in learner.net.backbone.named_parameters()}
+    after = learner.net.backbone.state_dict()
+    assert weights and all(torch.equal(after[name], before[name]) for name in weights)
+    assert not any(p.requires_grad for p in learner.net.backbone.parameters())
+
+
+def test_a_network_that_is_frozen_as_a_whole_is_told(make_config, dataset):
+    learner = learner_after_base(make_config(), dataset)
+    events = learner.learn(learner.stream.phases[1])
+    next(events)
+    learner.net.requires_grad_(False)
+    with pytest.raises(UsageError, match="every parameter of the network is frozen"):
+        list(events)
+
+
+def test_a_failed_forward_pass_leaves_the_network_in_its_mode(make_config, dataset):
+    net = learner_after_base(make_config(), dataset).net.train()
+    with pytest.raises(RuntimeError):
+        trainer.evaluate(net, torch.zeros(2, 1, 8, 8))
+    assert all(module.training for module in net.modules())
 
 
 def test_who_stops_inside_balanced_finetune_has_a_network_that_can_learn(make_config, dataset):

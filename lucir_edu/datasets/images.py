@@ -18,6 +18,7 @@ class TensorSplit:
     labels: Tensor
 
     def __post_init__(self) -> None:
+        _check_tensor("images", self.images)
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise UsageError(
                 f"images must be uint8, (n, channels, height, width), not "
@@ -61,8 +62,19 @@ class Dataset:
     fingerprint: str
 
     def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (*self.classes, self.fingerprint)):
+            raise UsageError("the names of classes, and the fingerprint, must be text")
         for split in (self.train, self.test):
-            images = split.images if isinstance(split, TensorSplit) else split.paths
+            if isinstance(split, TensorSplit):
+                images, channels = split.images, split.images.shape[1]
+            else:
+                images, channels = split.paths, 3
+            if {np.shape(self.mean), np.shape(self.std)} != {(channels,)} or min(self.std) <= 0:
+                raise UsageError(
+                    f"mean and std must be {channels} numbers each, one per channel of the images, "
+                    f"and std above 0"
+                )
+            _check_tensor("labels", split.labels)
             if split.labels.dtype != torch.int64 or split.labels.shape != (len(images),):
                 raise UsageError(
                     f"labels must be int64, one for each of the {len(images)} images, not "
@@ -95,6 +107,14 @@ class Dataset:
 
         names = tuple(self.classes[c] for c in classes)
         return replace(self, classes=names, train=relabel(self.train), test=relabel(self.test))
+
+
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise UsageError(
+            f"{name} must be a torch tensor, not {type(value).__module__}.{type(value).__name__}; "
+            f"torch.as_tensor makes one"
+        )
 
 
 def subset(dataset: Dataset, num_classes: int) -> Dataset:
