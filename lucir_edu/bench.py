@@ -111,10 +111,12 @@ class Subject:
             [p for p in net.parameters() if p.requires_grad],
             config.lr, config.momentum, weight_decay=config.weight_decay,
         )  # fmt: skip
+        batches = torch.utils.data.DataLoader(
+            images, config.batch_size, shuffle=True, drop_last=True, num_workers=WORKERS,
+            persistent_workers=not hardware.forks(),  # else it is their start that would be timed
+        )  # fmt: skip
         while True:
-            for x, y in torch.utils.data.DataLoader(
-                images, config.batch_size, shuffle=True, drop_last=True, num_workers=WORKERS
-            ):
+            for x, y in batches:
                 x, y = x.to(self.device), y.to(self.device)
                 net.train()
                 loss = sum(

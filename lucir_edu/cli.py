@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import dataclasses
+import glob
 import json
 import os
 import re
@@ -269,7 +270,7 @@ def _sweep(options: argparse.Namespace) -> int:
     fixed, settings = parse(options.set), sweep.grid(options.grid)
     for name, value, most in (
         ("seeds", options.seeds, 1000),
-        ("processes", options.processes, 256),
+        ("processes", options.processes, 60 if os.name == "nt" else 256),  # (Windows waits for 63)
     ):
         if value > most:
             raise UsageError(f"--{name} {value} is too many; choose at most {most}")
@@ -362,7 +363,7 @@ def _of_the_lab(what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{what} needs what the notebooks need ({error.name} is missing); install it: "
-            f"pip install -c constraints.txt -e '.[lab]'"
+            f'pip install -c constraints.txt -e ".[lab]"'
         ) from None
 
 
@@ -451,7 +452,8 @@ def _grade(options: argparse.Namespace) -> int:
 
     rows, refused = [("notebook", "exercise", "verdict", "because")], 0
     with _writable(options.csv) as file:
-        for path in tqdm(options.notebooks, unit="notebook", leave=False, disable=None):
+        notebooks = [path for pattern in options.notebooks for path in _named(pattern)]
+        for path in tqdm(notebooks, unit="notebook", leave=False, disable=None):
             try:
                 grades = handed_in.grade(path)
             except UsageError as error:  # one of thirty must not keep the others from being graded
@@ -464,9 +466,17 @@ def _grade(options: argparse.Namespace) -> int:
                 tqdm.write(f"  {one.exercise:26s}{one.verdict}{why}")
                 rows.append((one.notebook, one.exercise, one.verdict, one.because))
         if file:
-            with open(file, "w", newline="", encoding="utf-8", errors="replace") as stream:
+            # with a mark at the start, without which Excel reads it in another encoding
+            with open(file, "w", newline="", encoding="utf-8-sig", errors="replace") as stream:
                 csv.writer(stream).writerows(rows)
     return 2 if refused else 0
+
+
+def _named(pattern: Path) -> list[Path]:
+    """The files that a pattern names: Windows' shells leave that to the program."""
+    if os.path.exists(pattern):
+        return [pattern]
+    return sorted(map(Path, glob.glob(str(pattern)))) or [pattern]
 
 
 def _list_damaged(root: Path) -> None:
@@ -483,7 +493,7 @@ def _list_damaged(root: Path) -> None:
     for path, reason in shown:
         print(f"{pictures.shown(path)}: {reason}")
     if len(shown) < len(found):
-        print(f"… and {len(found) - len(shown)} more; all of them with `| cat`")
+        print(f"… and {len(found) - len(shown)} more; all of them with `| more`")
     if found:
         raise UsageError(
             f"{len(found)} of {len(paths)} images cannot be read; mend or remove them, or leave "

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8) if os.name == "nt" else ()  # seconds between attempts
 
 
 @contextlib.contextmanager
@@ -23,6 +26,16 @@ def whole(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(mode)
-        os.replace(temporary, path)
+        _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Windows refuses while another has the target open, a virus scanner maybe: try for a while."""
+    for pause in PAUSES:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(source, target)

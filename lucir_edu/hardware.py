@@ -6,6 +6,7 @@ import datetime
 import functools
 import hashlib
 import inspect
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -28,7 +29,7 @@ def pick_device(name: str = "auto") -> torch.device:
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
+        "mps": torch.backends.mps.is_available() and ranks() == 1,  # not for several processes
     }
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if there[device])
@@ -91,6 +92,12 @@ def judging_batch(device: torch.device) -> int:
     return 128 if device.type == "cpu" else 1024
 
 
+def forks() -> bool:
+    """Whether new processes are forked; elsewhere (on Windows, macOS, and from Python 3.14 on) each
+    takes seconds to start."""
+    return multiprocessing.get_all_start_methods()[0] == "fork"  # (the first is the usual one)
+
+
 def layout(device: torch.device) -> torch.memory_format:
     """How images lie in memory: channels last, which is faster, but not on Apple's GPUs, where
     batch norm had wrong gradients then (pytorch issue 175189)."""
@@ -131,7 +138,8 @@ def together() -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    distributed.init_process_group()  # a backend for every kind of device that is there
+    nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
     try:
         with contextlib.ExitStack() as stack:
             if not is_first():

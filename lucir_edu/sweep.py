@@ -29,7 +29,8 @@ def grid(specs: Sequence[str]) -> list[dict[str, Any]]:
 
     Args:
         specs: each either switches, ``"cosine,less_forget"`` (on and off), or one setting with
-            its values, ``"method=replay,lucir"`` or ``"margin=0.2,0.5"``.
+            its values, ``"method=replay,lucir"`` or ``"margin=0.2,0.5"``. (A value with commas of
+            its own, as of milestones, can be given to :func:`sweep` alone.)
 
     >>> grid(["method=replay,lucir"])
     [{'method': 'replay'}, {'method': 'lucir'}]
@@ -68,6 +69,7 @@ def sweep(
         settings: as of :func:`grid`, arguments of :func:`lucir_edu.config.preset`.
         bases: the folder below which runs with the same base phase are looked for; None: ``out``.
         processes: so many runs at a time, each in a process of its own with its share of the cores.
+            A script calls it below ``if __name__ == "__main__":`` then.
         scheduler: the address of a Dask cluster, whose workers perform the runs instead, each one
             at a time. They must have this code, and see ``out`` under the same path.
         announce: is called with each run's number (from 1), the count, and its name: before the
@@ -110,7 +112,7 @@ def sweep(
             from lucir_edu import cluster
         except ModuleNotFoundError:
             raise UsageError(
-                "--scheduler needs Dask; install it: pip install -c constraints.txt -e '.[cluster]'"
+                '--scheduler needs Dask; install it: pip install -c constraints.txt -e ".[cluster]"'
             ) from None
         performed = cluster.perform(one, jobs, out, scheduler)
         for number, (job, run) in enumerate(zip(jobs, performed, strict=True), 1):

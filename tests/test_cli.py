@@ -314,7 +314,7 @@ def test_without_jupyter_what_needs_it_is_told(command, room, needs, monkeypatch
     monkeypatch.delattr(f"lucir_edu.lab.{room}", raising=False)
     assert cli.main(command) == 2
     printed = capsys.readouterr()
-    assert f"({needs}" in printed.err and "'.[lab]'" in printed.err and not printed.out
+    assert f"({needs}" in printed.err and '".[lab]"' in printed.err and not printed.out
 
 
 def test_runs_of_other_code_are_named(finished, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Nothing is lost: killed at any moment, interrupted, a full disk, two runs into one folder."""
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from lucir_edu import cli, runs, trainer
+from lucir_edu import cli, files, runs, trainer
 from lucir_edu.config import UsageError
 from lucir_edu.runs import perform
 from lucir_edu.trainer import EpochEnd, PhaseEnd, PhaseStart, StepEnd, train
@@ -271,6 +272,28 @@ def test_arrays_written_before_a_kill_do_not_cost_the_run(whole, settings, datas
     assert figures(perform(settings, dataset, out=out, device="cpu", resume=True)) == figures(
         whole[0]
     )
+
+
+@pytest.mark.parametrize("refusals", [0, 2, 3])
+def test_a_file_that_another_has_open_is_replaced_a_moment_later(tmp_path, monkeypatch, refusals):
+    """As on Windows, where it cannot be replaced just then."""
+    target, left, replace = tmp_path / "file", refusals, os.replace
+
+    def refuse(source, to):
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(source, to)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(files, "PAUSES", (0, 0))
+    target.write_text("old")
+    expected = pytest.raises(PermissionError) if refusals > 2 else contextlib.nullcontext()
+    with expected, files.whole(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == ("old" if refusals > 2 else "new")
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_two_runs_do_not_share_a_folder(settings, dataset, tmp_path, monkeypatch):

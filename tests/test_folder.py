@@ -464,7 +464,7 @@ def test_a_file_spoilt_during_a_run_is_named_and_the_run_goes_on_when_it_is_mend
     assert runs.load(tmp_path / "r").accuracies() == whole.accuracies()
 
 
-def test_results_are_the_same_for_any_number_of_workers(make_root, tmp_path, tiny):
+def test_results_are_the_same_for_any_number_of_workers(make_root, tmp_path):
     root = make_root()
     results = []
     for workers in (0, 2):
@@ -589,7 +589,7 @@ def test_a_split_of_files_holds_no_pixels_and_no_strings():
     """A million names of 49 bytes, and as many labels, are 57 MB."""
     paths = np.array([b"/data/train/n01440764/n01440764_%012d.JPEG" % i for i in range(1000)])
     split = FileSplit(paths, torch.arange(1000) % 10)
-    dataset = images.Dataset("x", tuple("abcdefghij"), split, split, (0,), (1,), "")
+    dataset = images.Dataset("x", tuple("abcdefghij"), split, split, (0,) * 3, (1,) * 3, "")
     part = images.subset(dataset, 5).train
     assert (split.paths.itemsize, split.labels.itemsize) == (49, 8)
     assert part.paths.nbytes == 500 * 49 and part.paths.dtype.kind == "S"

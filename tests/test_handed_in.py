@@ -172,7 +172,8 @@ def test_the_command_prints_a_table_and_writes_one(hand_in, tmp_path, capsys):
         "  adaptive_lambda           right",
     ]
     assert f"{bad} is no notebook" in err and f"{empty} has no exercise in it" in err
-    with open(table, newline="", encoding="utf-8") as file:
+    assert table.read_bytes().startswith(b"\xef\xbb\xbf"), "for Excel"
+    with open(table, newline="", encoding="utf-8-sig") as file:
         header, *lines = csv.reader(file)
     assert header == ["notebook", "exercise", "verdict", "because"]
     assert [line[1:] for line in lines] == [
@@ -205,6 +206,16 @@ def test_where_the_table_cannot_be_written_nothing_is_graded(tmp_path, capsys, m
     ):
         assert cli.main(["grade", "any.ipynb", "--csv", str(table)]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_pattern_that_the_shell_has_left_alone_names_its_files(tmp_path, monkeypatch, capsys):
+    graded = []
+    monkeypatch.setattr(handed_in, "grade", lambda path: graded.append(path.name) or [])
+    for name in ("b.ipynb", "a.ipynb", "[x].ipynb", "notes.txt"):
+        (tmp_path / name).touch()
+    command = ["grade", str(tmp_path / "?.ipynb"), str(tmp_path / "[x].ipynb")]
+    assert cli.main(command) == 0
+    assert graded == ["a.ipynb", "b.ipynb", "[x].ipynb"]
 
 
 def test_a_notebook_that_is_not_there_is_told(tmp_path, capsys):

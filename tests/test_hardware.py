@@ -36,6 +36,14 @@ def test_a_processor_computes_in_bfloat16_only_where_that_is_faster(
     assert hardware.pick_precision("float32", CPU) == "float32"
 
 
+@pytest.mark.parametrize(("processes", "device"), [(1, "mps"), (2, "cpu")])
+def test_several_processes_leave_apple_s_gpu_alone(monkeypatch, processes, device):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(hardware, "ranks", lambda: processes)
+    assert hardware.pick_device().type == device
+
+
 @pytest.mark.parametrize("asked", [None, "2"])
 def test_a_notebook_leaves_a_core_to_the_browser_unless_told(asked):
     count = "print(torch.get_num_threads())"

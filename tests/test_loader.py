@@ -147,6 +147,27 @@ def test_files_give_the_same_batches_with_any_number_of_workers(files, make_conf
         assert images.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(
+    ("images", "forks", "workers"), [(5, False, 0), (6, False, 2), (5, True, 2)]
+)
+def test_few_files_are_read_without_workers_where_these_start_slowly(
+    files, make_config, monkeypatch, images, forks, workers
+):
+    asked = []
+
+    class Loader(torch.utils.data.DataLoader):
+        def __init__(self, *arguments, num_workers, **options):
+            asked.append(num_workers)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", Loader)
+    monkeypatch.setattr(hardware, "forks", lambda: forks)
+    monkeypatch.setattr(loader, "FEW", 5)
+    made = loader.make(files.train, files, make_config(workers=2), CPU)
+    list(made.plain(torch.arange(images), batch_size=2))
+    assert asked == [workers]
+
+
 def test_augmented_files_are_drawn_anew_from_the_generator(files, make_config):
     source = file_loader(files, make_config(workers=0))
 

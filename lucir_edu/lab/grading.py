@@ -57,7 +57,8 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
         source = linecache.getline(code.co_filename, line).strip()
         where = f"\n      in line {line - code.co_firstlineno + 1} of {code.co_name}: {source}"
     given = ", ".join(f"{name}: {_what(value)}" for name, value in case.items())
-    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+    short = ("can't allocate memory", "not enough memory")  # as torch says on Linux, on Windows
+    if isinstance(error, MemoryError) or any(words in text for words in short):
         text = f"MemoryError: more than {MEMORY_LIMIT >> 30} GB, for examples this small"
     return f"raises {text}{where}\n      when called with {given}"
 

@@ -68,7 +68,7 @@ def grade(path: Path) -> list[Grade]:
     theirs.close()
     found: dict[str, tuple[str, list[str]]] = {}
     ending = "its code ended the process"
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the latter on Windows
         while len(found) < len(names):
             if not ours.poll(PATIENCE):
                 ending = f"no answer for {PATIENCE:.0f} s"

@@ -42,6 +42,8 @@ STUB = "raise NotImplementedError  # your code here"
 PEAK = (
     "int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]) // 2**10 "
     "if __import__('sys').platform == 'linux' else "
+    "__import__('psutil').Process().memory_info().peak_wset // 2**20 "
+    "if __import__('sys').platform == 'win32' else "
     "__import__('resource').getrusage(0).ru_maxrss // 2**20"
 )
 BLOCK = r"(<!-- {name}: made by make notebooks -->\n).*?(<!-- end -->)"
