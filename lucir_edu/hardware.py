@@ -36,7 +36,10 @@ def pick_device(name: str = "auto") -> torch.device:
     if name not in there:
         raise UsageError(f"no device {name!r}; choose one of: {', '.join(DEVICES)}")
     if not there[name]:
-        raise UsageError(f"this machine has no {name} device; use --device auto")
+        driver = ""
+        if name == "cuda" and torch.version.cuda:
+            driver = f", or its driver is too old for CUDA {torch.version.cuda}"
+        raise UsageError(f"this machine has no {name} device{driver}; use --device auto")
     if name == "cuda" and ranks() > 1:
         wanted, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if wanted > gpus:

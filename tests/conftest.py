@@ -1,5 +1,6 @@
 """A tiny data set and a tiny experiment, on which a whole run takes a fraction of a second."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from lucir_edu.config import Config
 from lucir_edu.datasets import Dataset, TensorSplit
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where the same seed gives the same bytes is the CPU
 torch.set_num_threads(1)  # on images this small, threads only wait for each other
 
 
