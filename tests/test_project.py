@@ -143,9 +143,17 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     minutes = [sum(phase["seconds"] for phase in run["phases"]) / 60 for run in every]
     assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes each" in README
     assert min(minutes) > 85 and 160 < max(minutes) < 180, "06: 1½ to nearly three hours"
-    assert len(every) == 8 and "Eight with 30 epochs per phase" in README
+    assert len(every) == 10 and "Ten with 30 epochs per phase" in README
+    several = [row for row in runs.compare(every) if len(row["seeds"]) > 1]
+    for row in several:
+        values = [f"{row[f'{of} ({kind})'][0]:.2f} ± {row[f'{of} ({kind})'][1]:.2f}"
+                  for of in ("average", "last") for kind in ("CNN", "NME")]  # fmt: skip
+        values.append("{:.1f} ± {:.1f}".format(*row["old taken for new"]))
+        method = row["label"].split()[0]
+        assert f"| `{row['preset']}` | `{method}`, 3 orders | {' | '.join(values)} |" in README
+    assert len(several) == 1 and several[0]["seeds"] == [0, 0, 0]
     compared, ends = {}, {}
-    for run in every:
+    for run in (run for run in every if run["config"]["order_seed"] == 1993):
         average, last = run["average_incremental_accuracy"], run["last_accuracy"]
         values = [f"{part[kind]:.2f}" for part in (average, last) for kind in ("cnn", "nme")]
         values.append(f"{run['phases'][-1]['old_to_new']:.1f}")

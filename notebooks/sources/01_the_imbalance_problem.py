@@ -195,16 +195,18 @@ print(f"Your guess was {my_guess} %.")
 # **New classes have longer embeddings and higher biases**: the paper calls it *imbalanced magnitudes*. It is the push
 # that was computed before the run, again and again: in a batch each new class is the answer more than five times, an
 # old class once in six batches. So new embeddings and biases are mostly pulled up, old ones mostly pushed down. And the
-# logits? One might expect a higher *mean* for the new classes; on this data there is no clear difference. What differs
-# is the **spread**: the length of $\theta_i$ multiplies whatever the angle to the feature says, so new classes' logits
-# swing further up and down. The prediction is the class with the highest logit, and the highest of ten that swing
-# widely is often too high. The claims, checked:
+# logits? One might expect a higher *mean* for the new classes; on this data the means differ little, beside the spread.
+# What differs is the **spread** itself: the length of $\theta_i$ multiplies whatever the angle to the feature says, so
+# new classes' logits swing further up and down. The prediction is the class with the highest logit, and the highest of
+# ten that swing widely is often too high. The claims, checked:
 
 # %%
 biases, spread = replay.arrays["biases"][-1], replay.arrays["logit_sds"][-1]
 assert runs.norm_gap(replay) > 15
 assert biases[90:].mean() > biases[:90].mean() + 0.1
 assert spread[90:].mean() > 1.15 * spread[:90].mean()
+means = replay.arrays["mean_logits"][-1]
+assert abs(means[90:].mean() - means[:90].mean()) < 0.2 * spread[:90].mean()
 
 # %% [markdown]
 # ## Exercise 2: the norm gap
@@ -411,9 +413,9 @@ assert abs(mine - replay["forgetting"]["cnn"]) < 1e-6
 # %% [markdown]
 # ## What replay repairs, and what not
 #
-# Two comparisons from the recorded runs, five seeds each, with nine epochs a phase where yours above has six,
-# which is why they are better. First: with exemplars, without them
-# (*fine-tuning*), and with everything kept (*joint*).
+# Two comparisons from the recorded runs: five seeds each (± is the standard deviation over them), with nine epochs a
+# phase where yours above has six, which is why they are better. First: with exemplars, without them (*fine-tuning*),
+# and with everything kept (*joint*).
 
 # %%
 bank = list(runs.load_bank("glyphs-b50-5"))

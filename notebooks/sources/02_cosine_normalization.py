@@ -6,7 +6,7 @@
 # **After this notebook you can**
 #
 # - write a cosine head, and say what it divides out,
-# - explain why its scale $\eta$ has to be learned,
+# - explain why it needs a scale $\eta$, well above 1, and who sets it,
 # - start new classes from their images (weight imprinting),
 # - tell how much of replay's bias cosine normalization removes, and what it leaves.
 #
@@ -147,7 +147,7 @@ assert abs(stretched["cosine"][1] - stretched["cosine"][0]) < 0.2
 # %% [markdown]
 # The linear head now reads digits everywhere; the cosine head's answers are what they were.
 #
-# ## Why the scale must be learned
+# ## Why there is a scale
 #
 # A cosine is at most 1. What does the softmax make of such small logits?
 #
@@ -190,9 +190,10 @@ ceilings = {
 plots.show(plots.curves(ceilings, "scale η", "highest probability"))
 
 # %% [markdown]
-# With $\eta = 1$ and 50 classes the softmax can never be surer than 13 %, however good the features
-# are; cross-entropy keeps pushing where nothing is left to gain. A learned $\eta$ sets its own
-# sharpness. This is what it became in the recorded runs, after each phase (mean of five seeds):
+# With $\eta = 1$ and 50 classes the softmax can never be surer than 13 %, however good the features are; cross-entropy
+# keeps pushing where nothing is left to gain. A larger $\eta$ lifts the ceiling; how large it should be would be one
+# more number to choose. So $\eta$ is learned, one for all classes, and sets its own sharpness. This is what it became
+# in the recorded runs, after each phase (mean of five seeds):
 
 # %%
 recorded = [run for run in bank if run["method"] == "cosine"]
@@ -350,11 +351,11 @@ assert accuracy["linear"] + 5 < accuracy["linear, cosines afterwards"]
 assert abs(accuracy["linear, cosines afterwards"] - accuracy["cosine"]) < 6
 
 # %% [markdown]
-# Using the directions only afterwards already mends most of it: the linear head's pull towards new classes was mostly
-# length and bias. It even takes the fewest old images for new ones, but reads fewer new images right. In accuracy it
-# ends about where training *with* the cosine does. What training with it adds is that nothing needs mending: what is
-# learned is what answers, and the next two notebooks build on that: `03` holds the directions of features, and `04`
-# works on these very cosines.
+# In this run using the directions only afterwards already mends most of it: the linear head's pull towards new classes
+# was mostly length and bias. It even takes the fewest old images for new ones, but reads fewer new images right. In
+# accuracy it ends about where training *with* the cosine does. What training with it adds is that nothing needs
+# mending: what is learned is what answers, and the next two notebooks build on that: `03` holds the directions of
+# features, and `04` works on these very cosines.
 #
 # All phases, five seeds each (recorded; the `cosine` runs, here and above, also start new embeddings by *imprinting*,
 # which is explained below):
@@ -369,7 +370,7 @@ assert table["cosine"]["average (CNN)"][0] > table["replay"]["average (CNN)"][0]
 assert table["cosine"]["norm gap"][0] > 15
 
 # %% [markdown]
-# Look at the last column: the cosine head's embeddings are of uneven length as well. It was a
+# Look at the last figures, the norm gaps: the cosine head's embeddings are of uneven length as well. It was a
 # question in `01`, and here is the answer: nothing reads these lengths any more. (They still set how
 # fast an embedding turns: the gradient of a cosine is shorter where the vector is longer.)
 #
@@ -496,7 +497,8 @@ assert 0 < mistaken["cosine+no_imprint"] - mistaken["cosine"] < 4
 # Directions in 64 dimensions cannot be drawn. So here is a network whose features have *three*
 # numbers: the base network's convolutions, a linear layer to three, and a new head. It learns six
 # Latin letters, then three Cyrillic ones, then three more. Lines are class embeddings, dots are test
-# images' features, everything drawn on the unit sphere.
+# images' features, everything drawn on the unit sphere. (Lengths and biases are not drawn: on the linear side the
+# nearest line need not win.)
 
 # %%
 letters = "AEHNRWБИЯДЖШ"
@@ -593,8 +595,9 @@ assert last["lucir", 1] > last["replay", 1] + 20 and last["replay", 20] > last["
 # ## What you have learnt
 #
 # - A logit is two lengths times a cosine, plus a bias; cosine normalization keeps the cosine.
-# - The scale $\eta$ must be learned, or the softmax cannot be sure of anything.
-# - Dividing lengths out mends most of the imbalance, even after training.
+# - The scale $\eta$ must be well above 1, or the softmax cannot be sure of anything; learned, it finds its size.
+# - In a linear head the pull towards new classes is mostly length and bias: dividing them out helps even after
+#   training. Directions can favour new classes, too: some of the pull is left with a cosine head.
 # - The cosine head's raw norms are uneven, and it does not matter.
 # - Imprinted embeddings read a new alphabet before any training.
 #

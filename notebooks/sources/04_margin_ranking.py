@@ -260,7 +260,7 @@ def random_negatives(config, output, targets, old, num_old):
     terms = trainer.objective(config, output, targets, old, num_old)
     columns = num_old + torch.randperm(output.cosines.shape[1] - num_old)[:2]
     few = torch.cat([output.cosines[:, :num_old], output.cosines[:, columns]], dim=1)
-    is_old = targets < num_old
+    is_old = targets < num_old  # the others' own columns may be missing in few
     terms["margin_ranking"] = margin_ranking(few[is_old], targets[is_old], num_old)
     return terms
 

@@ -200,9 +200,10 @@ print(f"above the frozen network's {resting:.1f} %, from the same base network: 
 assert same["cosine"] < resting and 2 < same["lucir"] - resting < 4
 
 # %% [markdown]
-# The pair is less-forget and margin ranking: without the cosine head they do worse together than margin ranking
-# alone. And from the same base network (the dashed line is of seed 0) LUCIR is only three points above not learning at
-# all. Most of what it gains over replay it gains by keeping what was there.
+# The pair is less-forget and margin ranking: without the cosine head they do worse together than margin ranking alone.
+# And from the same base network (the dashed line is of seed 0) LUCIR is only three points above not learning at all.
+# Most of what it gains over replay is there without training, too: with old features and embeddings as they are, and
+# new embeddings no longer than the old.
 #
 # ## Exercise 2: the effect of a component
 #
@@ -464,7 +465,7 @@ assert 3.5 < min(ahead[:2] + ahead[3:]) < max(ahead) < 8.5 and ahead[2] < 0
 # |---|---|---|
 # | cosine normalization | the head's bias; with everything else | alone on CIFAR-100 with little training (`06`) |
 # | less-forget | old classes, together with frozen embeddings and the cosine head | on a linear head: it costs accuracy there |
-# | margin ranking | everywhere, by 2 to 6 points; most on the plain linear head | once the two others are on; NME |
+# | margin ranking | the head in all four surroundings, by 2 to 6 points on average; most on the plain linear head | it adds least once the two others are on; NME, with the cosine head |
 # | LUCIR as a whole | the more, the fewer exemplars are kept | when a fifth of the images is kept |
 # | class-balance fine-tuning | unbalanced heads | LUCIR |
 #

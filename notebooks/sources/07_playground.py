@@ -55,7 +55,14 @@ my_guess = 3.0  # points by which the first is better
 print(
     f"{my_pair[0]} is better by {a - b:+.1f} points; one seed varies by about {max(a_sd, b_sd):.1f}"
 )
+one, other = ({run["seed"]: run["average_incremental_accuracy"]["cnn"] for run in bank
+               if runs.label(run) == label} for label in my_pair)  # fmt: skip
+both = sorted(one.keys() & other.keys())
+print("seed by seed:", ", ".join(f"{one[seed] - other[seed]:+.1f}" for seed in both))
 print(f"Your guess was {my_guess:+.1f}.")
+
+# %% [markdown]
+# The second line says more than the first: what comes from the seed cancels in it (`05`).
 
 # %% [markdown]
 # ## The panel
@@ -102,7 +109,8 @@ for name, switches in config.METHODS.items():
     print(f"{name:10s}", ", ".join(on) or "none")
 
 # %% [markdown]
-# Every knob is a field of the config. These are all of them, with their values for LUCIR:
+# Every knob is a field of the config. These are all of them, with their values for LUCIR. (`None` leaves `imprint` to
+# `cosine`, and `freeze_old_embeddings` to `less_forget`: both are on.)
 
 # %% tags=["nbval-check-output"]
 for field in dataclasses.fields(settings):
@@ -141,7 +149,7 @@ assert max(each) - sorted(each)[1] < 3 < 7 < sorted(each)[1] - min(each)
 assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 
 # %% [markdown]
-# A difference between two single runs that is not clearly larger than this is no finding. And look at the runs, not
+# A difference between two single runs that is not clearly larger than that sd is no finding. And look at the runs, not
 # only at their sd: most of this one is a single seed, whose training became unstable (`03`). With several seeds
 # compare runs of the same seed, as `05` does. In the background:
 #
@@ -222,7 +230,8 @@ for event in trainer.train(few, own, device="cpu"):
 #
 # ## Questions to explore
 #
-# 1. Which setting has the smallest norm gap, and is it the best one? (Weight decay has a say.)
+# 1. Which setting has the smallest norm gap (`table[label]["norm gap"][0]`), and is it the best one? (Weight decay has
+#    a say.)
 # 2. Learn with `weight_decay=0.005`, from `bases` and from scratch: what becomes of LUCIR's norm gap, and of its
 #    accuracy?
 # 3. Is there a $\lambda_{base}$ at which margin ranking adds nothing?
@@ -295,7 +304,7 @@ for label in ("lucir", "cosine+lf+mr+unfrozen"):
 # | What of the features before the last? | *PODNet* (Douillard et al., ECCV 2020) holds those of every stage, pooled, and gives a class several embeddings |
 # | Must one network both keep and learn? | *AANets* (Liu et al., CVPR 2021) pairs stable and plastic blocks; *DER* (Yan et al., CVPR 2021) adds a feature extractor in each phase |
 # | Is it the method, or only the memory? | *GDumb* (Prabhu et al., ECCV 2020) learns from the memory alone, from scratch: a baseline to ask for |
-# | What if no image may be kept? | *LwF* (Li and Hoiem, ECCV 2016) distils on the new images, *EWC* (Kirkpatrick et al., PNAS 2017) holds the weights that mattered; both were made for tasks that are told apart |
+# | What if no image may be kept? | *LwF* (Li and Hoiem, ECCV 2016) distils on the new images, *EWC* (Kirkpatrick et al., PNAS 2017) holds the weights that mattered; neither was made for one head over all classes |
 # | What if the network has seen a great deal before? | *L2P* (Wang et al., CVPR 2022) freezes a pretrained transformer and learns prompts; *SimpleCIL* (Zhou et al., IJCV 2024) trains nothing at all, not even a base phase: the frozen rival of `05`, taken further |
 #
 # To compare many: *Class-incremental learning: survey and performance evaluation on image classification* (Masana et
