@@ -103,7 +103,7 @@ def test_the_phenomenon_is_in_the_recorded_runs():
     methods = ("replay", "cosine", "cosine+lf", "lucir")
     lucir = {r["seed"]: r["average_incremental_accuracy"]["cnn"] for r in BANK
              if runs.label(r) == "lucir"}  # fmt: skip
-    assert f"is {lucir.pop(2):.1f} there, beside {min(lucir.values()):.1f}" in " ".join(
+    assert f"is {lucir.pop(2):.1f}, compared with {min(lucir.values()):.1f}" in " ".join(
         README.split()
     )
     for seed in (0, 1, 3, 4):
