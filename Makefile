@@ -1,5 +1,5 @@
 # Two commands: `make lab` opens the course, `make test` checks everything. Both set up what they
-# need in .venv on first use. Another Python: make PYTHON=python3.12 lab
+# need in .venv on first use. For another Python: make PYTHON=python3.12 lab
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,7 +54,7 @@ short := --set epochs=30 --set schedule=linear --set warmup=0.15
 cifar := runs/cifar100-$(SCHEDULE)
 protocol = $(BIN)/lucir-edu sweep $(1) --data-root $(DATA) --bases $(cifar) --out $(cifar)/$(1) \
   $($(SCHEDULE)) --grid order_seed=1993,1,2
-paper: $(ready)  ## the paper's protocols on CIFAR-100: three orders, several methods; wants a GPU
+paper: $(ready)  ## the paper's protocols on CIFAR-100: three orders, several methods; calls for a GPU
 	mkdir -p $(cifar)
 	$(call protocol,cifar100-b50-5) --grid method=lucir,cosine+lf,cosine,replay,icarl,finetune,joint
 	$(call protocol,cifar100-2tasks) --grid method=lucir,icarl,replay
