@@ -5,13 +5,13 @@
 #
 # **After this notebook you can**
 #
-# - tell four kinds of accuracy apart that are all called "the accuracy",
+# - tell apart four kinds of accuracy that are all called "the accuracy",
 # - name the protocol behind a published number: classes, order, memory, schedule,
 # - list where the paper and the authors' code differ,
 # - start each experiment yourself, and compare like with like.
 #
 # **Time:** 30 minutes, of which the machine computes next to nothing. **You need:**
-# `05_the_full_objective`. CIFAR-100 itself only for the commands at the end.
+# `05_the_full_objective`; CIFAR-100 itself only for the commands at the end.
 #
 # **In the paper:** the experiments on CIFAR-100.
 
@@ -24,9 +24,9 @@ from lucir_edu.lab import plots
 # %% [markdown]
 # ## One run, four numbers
 #
-# Here is a run of LUCIR from a reproduction by others, of which we have the figures only: CIFAR-100, its classes in the
-# order that most papers use ("order 1993", below), 50 base classes, then 5 phases of 10, with 2000 exemplars in total;
-# the accuracy after each phase, over all classes seen so far.
+# Here is a run of LUCIR from a reproduction by others, of which we have only the figures. It is on CIFAR-100, with the
+# classes in the order that most papers use ("order 1993", below): 50 base classes, then 5 phases of 10, with 2000
+# exemplars in total. The figures are the accuracy after each phase, over all classes seen so far.
 #
 # **Predict:** what is "the accuracy" of this run? Write down the one number you would put in a table.
 
@@ -58,17 +58,17 @@ nearest = min(numbers, key=lambda name: abs(numbers[name] - my_answer))
 print(f"Your answer, {my_answer}, is nearest to: {nearest}")
 
 # %% [markdown]
-# Nine points lie between the names alone, more than between most methods. In this field "average
+# The names alone make a difference of nine points, more than there is between most methods. In this field "average
 # incremental accuracy" is the unweighted mean over the phases, **the base phase included**. The authors' code prints
-# it beside the last and the class-weighted accuracy, and later papers copied it. Some papers leave the base phase out.
+# it next to the last and the class-weighted accuracy, and later papers copied it. Some papers leave the base phase out.
 #
 # On top of that there are two classifiers: **CNN**, the head, and **NME**, the nearest mean of
-# exemplars. And beware of *NCM*, which the authors' code also prints: it takes class means over **all**
-# training images, old ones too, which no method may do: an oracle.
+# exemplars. Beware also of *NCM*, which the authors' code prints too. It takes class means over **all**
+# training images, including old ones; no method may do that, so it is an oracle.
 #
 # ## Forgetting, by hand
 #
-# The accuracy matrix has a row per phase, a column per group of classes.
+# The accuracy matrix has one row per phase and one column per group of classes.
 
 # %% tags=["nbval-check-output"]
 matrix = [[80, np.nan, np.nan], [60, 90, np.nan], [50, 70, 95]]
@@ -78,14 +78,14 @@ print("average incremental accuracy:", metrics.average_incremental_accuracy([80,
 # %% [markdown]
 # ## What is published
 #
-# All main results of the paper are curves; few numbers are printed. These are known, ResNet-32, 20
-# exemplars per class, 50 base classes (iCaRL: Rebuffi et al., CVPR 2017; PODNet: Douillard et al., ECCV 2020):
+# All main results of the paper are curves; few numbers are printed. These are known, for ResNet-32, 20
+# exemplars per class and 50 base classes (iCaRL: Rebuffi et al., CVPR 2017; PODNet: Douillard et al., ECCV 2020):
 #
 # | what | 5 phases | 10 phases | where it is from |
 # |---|---|---|---|
-# | iCaRL, average, NME | 57.17 | 52.57 | of the paper, as restated by PODNet |
-# | LUCIR, average, NME | 63.12 | 60.12 | of the paper, as restated by PODNet |
-# | LUCIR, average, CNN | 63.42 | 60.18 | of the paper, as restated by PODNet |
+# | iCaRL, average, NME | 57.17 | 52.57 | the paper, as restated by PODNet |
+# | LUCIR, average, NME | 63.12 | 60.12 | the paper, as restated by PODNet |
+# | LUCIR, average, CNN | 63.42 | 60.18 | the paper, as restated by PODNet |
 # | LUCIR, average, CNN, authors' code run again, 3 orders | 64.01 ± 0.91 | 61.22 ± 0.69 | PODNet, Table 1 |
 # | LUCIR, average, NME, authors' code run again, 3 orders | 63.63 | 60.83 | PODNet, Table 1 |
 # | iCaRL, average (NME, most likely), run again, 3 orders | 58.08 | 53.78 | PODNet, Table 1 |
@@ -95,19 +95,19 @@ print("average incremental accuracy:", metrics.average_incremental_accuracy([80,
 # | iCaRL | 51.80 | 59.13 |
 # | LUCIR | 62.34 | 60.21 |
 #
-# Two things to see. First, at one phase iCaRL's two readings are seven points apart and LUCIR's two:
-# the head, again. Second, the same code in other hands and orders differs by half a point to a point.
-# (The 63.45 of the run above looks like the paper's 63.42, but its memory is another, as you will see below.)
+# Two things stand out. First, in one phase iCaRL's two readings are seven points apart and LUCIR's two points: it is
+# the head again. Second, the same code gives figures half a point to a point apart in other hands and orders.
+# (The 63.45 of the run above looks like the paper's 63.42, but that run has a different memory, as you will see below.)
 #
-# The abstract claims more than 6 points less error than iCaRL's on CIFAR-100 and 13 on ImageNet, in ten phases, over
-# all classes at the end: LUCIR by CNN, iCaRL by NME. The paper's ablation (which component adds what) is a figure
-# without numbers. For 100 classes of ImageNet, drawn at random (ImageNet-Subset), a reproduction
-# (`zhchuu/continual-learning-reproduce` on GitHub) has the points of the paper's curves: LUCIR's average over them is
+# The abstract claims an error that is lower than iCaRL's by more than 6 points on CIFAR-100 and 13 on ImageNet, in ten
+# phases, over all classes at the end. Here LUCIR is read by CNN and iCaRL by NME. The paper's ablation (which component
+# adds what) is a figure without numbers. For 100 classes of ImageNet, drawn at random (ImageNet-Subset), a reproduction
+# (`zhchuu/continual-learning-reproduce` on GitHub) has the points of the paper's curves. LUCIR's average over them is
 # 70.58 (CNN) and 68.25 (NME) in five phases, 68.00 and 66.14 in ten.
 #
 # ### A table to be careful with
 #
-# The LibContinual library's page on LUCIR has these, with a buffer of 2000 images:
+# The LibContinual library's page on LUCIR gives these figures, with a buffer of 2000 images:
 #
 # | "number of tasks" | reproduced | reported |
 # |---|---|---|
@@ -115,10 +115,11 @@ print("average incremental accuracy:", metrics.average_incremental_accuracy([80,
 # | 5 | 47.40 | 48.91 |
 #
 # The page does not define its tasks. The configuration that was committed with the table has 5 tasks of
-# 20 classes, from scratch; so "2" is most likely 50 + 50. The paper never starts from 20 classes, so
-# where 48.91 was "reported" is not clear. Nor does the page say which accuracy it is; most likely the last, for 62.41
-# is close to the paper's 62.34 in one phase. The presets `cifar100-2tasks` and `cifar100-5tasks` are these
-# two protocols, but for the class order: 1993 here, one by a seed of its own there.
+# 20 classes, from scratch; so "2" is most likely 50 + 50. The paper never starts from 20 classes, so it
+# is not clear where 48.91 was "reported". Nor does the page say which accuracy it is; most likely it is the last
+# accuracy, because 62.41 is close to the paper's 62.34 in one phase. The presets `cifar100-2tasks` and
+# `cifar100-5tasks` are these two protocols, except for the class order: 1993 here, one from the library's own seed
+# there.
 #
 # ## The protocol, piece by piece
 #
@@ -129,13 +130,14 @@ print("order 1993 starts:", stream.class_order(100)[:10])
 print("and ends:         ", stream.class_order(100)[-5:])
 
 # %% [markdown]
-# It is numpy's old generator with seed 1993; iCaRL used it first. Another order gives another average: over the
-# three orders of PODNet's table LUCIR's standard deviation is 0.7 to 0.9 points. Same order, or several of them.
+# The order comes from numpy's old generator with seed 1993; iCaRL used it first. Another order gives another average:
+# over the three orders of PODNet's table, LUCIR's standard deviation is 0.7 to 0.9 points. So compare in the same
+# order, or over several of them.
 #
 # ### The memory
 #
-# "20 per class" and "2000 in total" are the same at 100 classes only. **Predict:** with 2000 in total, how
-# many exemplars has a class after the base phase of 50, and which of the two protocols is easier?
+# "20 per class" and "2000 in total" are the same only at 100 classes. **Predict:** with 2000 in total, how many
+# exemplars does a class have after the base phase of 50 classes, and which of the two protocols is easier?
 
 # %% tags=["nbval-check-output"]
 print("classes seen   20 per class   2000 in total")
@@ -143,7 +145,7 @@ for seen in classes:
     print(f"{seen:12d} {20 * seen:14d} {seen * (2000 // seen):10d} ({2000 // seen} per class)")
 
 # %% [markdown]
-# With a fixed total the first phases have up to twice as many exemplars per class: an easier protocol.
+# With a fixed total the first phases have up to twice as many exemplars per class, so this protocol is easier.
 #
 # ### Phases and presets
 
@@ -162,14 +164,14 @@ for name in config.PRESETS:
 #
 # | | paper | authors' code | here |
 # |---|---|---|---|
-# | $\lambda$ | $\lambda_{base}\sqrt{\lvert C_n\rvert / \lvert C_o\rvert}$ | $\lambda_{base}\sqrt{\lvert C_o\rvert / \lvert C_n\rvert}$ | `lambda_rule`, code's by default |
-# | margin ranking | sum over $K$ | mean over $K$ | `margin_reduction`, code's by default |
+# | $\lambda$ | $\lambda_{base}\sqrt{\lvert C_n\rvert / \lvert C_o\rvert}$ | $\lambda_{base}\sqrt{\lvert C_o\rvert / \lvert C_n\rvert}$ | `lambda_rule`, the code's by default |
+# | margin ranking | sum over $K$ | mean over $K$ | `margin_reduction`, the code's by default |
 # | $L^C_{dis}$ | norm of differences | sum of squares | the code's |
 # | "CN", the ablation's first step | cosine normalization | with $L^C_{dis}$, or with iCaRL's distillation where that is off | `method=cosine` and `score_distillation=true`; our `cosine` has neither |
 # | imprinting | not mentioned | in all runs with a cosine head | `imprint` |
 # | second view of an exemplar, for NME | – | colour channels reversed, where a mirror image was meant | mirror image |
 # | margin ranking without less-forget | a component by itself | silently ignored | works |
-# | iCaRL, the rival | – | its ResNet-32 keeps the last ReLU | as LUCIR's, without it |
+# | iCaRL, the rival | – | its ResNet-32 keeps the last ReLU | like LUCIR's, without it |
 # | second view of an exemplar, on ImageNet | – | commented out | mirror image |
 # | class-balance fine-tuning on CIFAR-100 | in the ablation | not in the code | `balanced_finetune` |
 
@@ -196,11 +198,11 @@ for key in ("backbone", "epochs", "batch_size", "lr", "milestones", "weight_deca
 # %% [markdown]
 # ## Ours
 #
-# The full schedule is 160 epochs in each phase: it wants a GPU, and no run with it is recorded in this project yet.
-# Recorded are replay, iCaRL and LUCIR with **30 epochs** per phase, in which the rate rises and falls once, in
-# bfloat16. The rest is the paper's: all images, ResNet-32 (iCaRL's without its last ReLU, see above), order 1993, and
-# in `cifar100-b50-5` 50 classes, then five times 10, with 20 exemplars per class. **Predict:** in a fifth of the
-# epochs, how far behind the published averages are LUCIR (CNN, 63.42) and iCaRL (NME, 57.17)?
+# The full schedule is 160 epochs in each phase. It calls for a GPU, and no run with it is recorded in this project yet.
+# The recorded runs are replay, iCaRL and LUCIR with **30 epochs** per phase, in which the learning rate rises and falls
+# once, in bfloat16. The rest is as in the paper: all images, ResNet-32 (iCaRL's without its last ReLU, see above),
+# order 1993, and in `cifar100-b50-5` 50 classes, then five times 10, with 20 exemplars per class. **Predict:** with a
+# fifth of the epochs, how far behind the published averages are LUCIR (CNN, 63.42) and iCaRL (NME, 57.17)?
 
 # %%
 my_guess = {"lucir, cnn": 5, "icarl, nme": 5}  # points
@@ -208,7 +210,7 @@ my_guess = {"lucir, cnn": 5, "icarl, nme": 5}  # points
 
 # %%
 def tell(preset, measure, published):
-    """The recorded runs of a preset in the paper's order by method, printed beside its figures."""
+    """A preset's recorded runs in order 1993, by method, printed next to the published figures."""
     bank = runs.load_bank(f"cifar100/{preset}")
     found = {run["method"]: run for run in bank if run["config"]["order_seed"] == 1993}
     for method in [name for name in ("replay", "icarl", "lucir") if name in found]:
@@ -235,7 +237,7 @@ plots.show(plots.accuracy(five))
 average = {method: run["average_incremental_accuracy"] for method, run in five.items()}
 ours = average["lucir"]["cnn"] - average["icarl"]["nme"]
 theirs = PUBLISHED["lucir, cnn"] - PUBLISHED["icarl, nme"]
-print(f"LUCIR's lead, each by its better reading: {ours:.2f}, published {theirs:.2f}")
+print(f"LUCIR's lead, each method by its better reading: {ours:.2f}, published {theirs:.2f}")
 
 # %%
 ends = {method: run["phases"][-1]["old_to_new"] for method, run in five.items()}
@@ -251,11 +253,11 @@ assert 0.33 < ends["lucir"] / ends["icarl"] < ends["lucir"] / ends["replay"] < 0
 assert runs.norm_gap(five["lucir"]) > 2 * max(map(runs.norm_gap, (five["replay"], five["icarl"])))
 
 # %% [markdown]
-# The curves are the head's. LUCIR is more than two points behind by either reading; iCaRL, by NME, is within half a
-# point of the paper's. As in the paper LUCIR is ahead of iCaRL; plain replay is behind both, by the head and by NME.
-# LUCIR's lead over iCaRL is smaller than in the paper; it may be that short training costs LUCIR more. And what the
-# course found on Glyphs-100 is there on photographs: LUCIR takes little more than a third as many old images for new
-# ones, although the lengths of *its* embeddings are the most uneven of the three.
+# The curves are the head's. LUCIR is more than two points behind the paper by either reading; iCaRL, by NME, is within
+# half a point of the paper's. As in the paper, LUCIR is ahead of iCaRL; plain replay is behind both, by the head and by
+# NME. LUCIR's lead over iCaRL is smaller than in the paper; it may be that short training costs LUCIR more. And what
+# the course found on Glyphs-100 also holds on photographs: LUCIR takes little more than a third as many old images for
+# new ones as either of the other two, although the lengths of *its* embeddings are the most uneven of the three.
 #
 # ### In other class orders
 #
@@ -319,8 +321,9 @@ assert 4 < claim < 5
 #
 # ### In one step
 #
-# The same for 50 classes and then 50 (`cifar100-2tasks`), which is **not** quite the paper's: 2000 exemplars in total
-# are 40 for each old class, where the paper has 20. **Predict:** with so many, is LUCIR still ahead of iCaRL?
+# Now the same for 50 classes and then 50 (`cifar100-2tasks`). This is **not** quite the paper's protocol: 2000
+# exemplars in total are 40 for each old class, where the paper has 20. **Predict:** with so many, is LUCIR still ahead
+# of iCaRL?
 
 # %%
 my_lead = {"cnn": 5, "nme": 5}  # points, last accuracy
@@ -350,14 +353,15 @@ assert confused["replay"] > confused["icarl"] > 50 and 22 < confused["lucir"] < 
 
 # %% [markdown]
 # LUCIR is less than a point below the paper's figures. iCaRL, with twice the exemplars, another schedule and no last
-# ReLU, is *better* than published: four points by its head, one and a half by NME. The head's part is as the paper
-# says: iCaRL takes more than half of the old images for new ones, LUCIR a quarter, and by the head LUCIR leads by six
-# points. But by NME, which does without the head, iCaRL is **ahead** by a point, where in the paper it is behind by
-# one. In this one step LUCIR's gain is the head's; over five it was both readings'.
+# ReLU, is *better* than published: four points by its head, one and a half by NME. For the head the result is as the
+# paper says: iCaRL takes more than half of the old images for new ones, LUCIR a quarter, and by the head LUCIR leads by
+# six points. But by NME, which does without the head, iCaRL is **ahead** by a point, where in the paper it is behind by
+# one. In this one step LUCIR's gain is the head's alone; over five phases both readings gained.
 #
-# These are one run each, in one order: a point may be chance. What the components add singly these runs do not say.
+# Each of these is one run, in one order, so a point may be chance. These runs do not say what each component adds by
+# itself.
 #
-# For comparing methods with one another there is something smaller: the first 100 training and 50 test images per
+# To compare methods with one another there is something smaller: the first 100 training and 50 test images per
 # class, 12 epochs, a small network, 5 exemplars per class, order 1993.
 
 # %%
@@ -387,8 +391,8 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 
 # %% [markdown]
 # One seed each, so only large differences count. Cosine normalization **alone** gains nothing here, unlike
-# on Glyphs-100, where it was worth more than ten points; all three components together do, and they
-# take fewer old images for new. The networks are far from converged (about 33 % after the base phase,
+# on Glyphs-100, where it was worth more than ten points. All three components together do gain, and fewer
+# old images are taken for new ones. The networks are far from converged (about 33 % after the base phase,
 # where the full schedule reaches about 77 %), so these figures say nothing about the paper's.
 #
 # ## Get each number
@@ -399,31 +403,32 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 # lucir-edu data --dataset cifar100 --data-root ~/data
 # ```
 #
-# Then, for each row of the tables above, the average and the last accuracy, CNN and NME, of one run:
+# Then, for each row of the tables above, one run gives the average and the last accuracy, CNN and NME:
 #
 # ```
 # lucir-edu run cifar100-b50-5  --data-root ~/data                       # LUCIR, 5 phases
 # lucir-edu run cifar100-b50-10 --data-root ~/data                       # LUCIR, 10 phases
 # lucir-edu run cifar100-b50-1  --data-root ~/data                       # 50 + 50
-# lucir-edu run cifar100-b50-5  --data-root ~/data --set method=icarl    # the rival; so at b50-10, b50-1
+# lucir-edu run cifar100-b50-5  --data-root ~/data --set method=icarl    # the rival; also at b50-10, b50-1
 # lucir-edu run cifar100-2tasks --data-root ~/data                       # LibContinual's; and cifar100-5tasks
 # lucir-edu sweep cifar100-b50-5 --data-root ~/data --grid method=replay,icarl,lucir --grid order_seed=1993,1,2
 # ```
 #
-# Each is 8 to 10 million training images, hours on a CPU; the last line is nine of them, in three class orders.
+# Each is 8 to 10 million training images, which take hours on a CPU; the last line is nine such runs, in three class
+# orders.
 #
-# The runs of 30 epochs took an hour and a half to nearly three each, on one or two cores that have bfloat16. Their
-# command (for one step, with `cifar100-2tasks` in place of `cifar100-b50-5`; `make paper DATA=~/data SCHEDULE=short`
-# makes more of the kind):
+# The runs with 30 epochs took an hour and a half to nearly three each, on one or two cores that have bfloat16. This is
+# their command (for one step, with `cifar100-2tasks` in place of `cifar100-b50-5`;
+# `make paper DATA=~/data SCHEDULE=short` makes more runs of this kind):
 #
 # ```
 # lucir-edu sweep cifar100-b50-5 --data-root ~/data --grid method=lucir,icarl,replay --set epochs=30 \
 #   --set schedule=linear --set warmup=0.15
 # ```
 #
-# and of the other orders the same with `--set method=lucir --grid order_seed=1,2` in place of `--grid method=…`.
+# For the other orders it is the same, with `--set method=lucir --grid order_seed=1,2` in place of `--grid method=…`.
 #
-# The small runs above:
+# The command for the small runs above:
 #
 # ```
 # lucir-edu sweep cifar100-b50-5 --data-root ~/data --seeds 1 \
@@ -436,7 +441,7 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 #
 # Ask of any number: which data set and order; base classes and phases; exemplars, and whether per class
 # or in total; CNN or NME; average or last, base phase in or out; how many seeds, and their spread;
-# which epoch's network. If one of them is missing, the number cannot be compared.
+# which epoch's network. If one of these is missing, the number cannot be compared.
 #
 # ## What you have learnt
 #
