@@ -8,7 +8,7 @@
 # - test your own "what if" about LUCIR in a minute,
 # - change any setting of an experiment in code,
 # - build a method of your own, and bring data of your own,
-# - tell a finding from chance, by seeds.
+# - tell a finding from chance, by using several seeds.
 #
 # **Time:** 40 minutes, or as long as you like. **You need:** `05_the_full_objective`.
 
@@ -31,8 +31,8 @@ table = {row["label"]: row for row in runs.compare(bank)}
 # %% [markdown]
 # ## What is recorded
 #
-# All settings that come with the course, mean ± sd over seeds. (Average incremental accuracy of the
-# head; the share of old classes' images taken for new ones at the end.)
+# These are all the settings that come with the course, mean ± sd over seeds. (First the average incremental accuracy of
+# the head, then the share of old classes' images taken for new ones at the end.)
 
 # %%
 for label, row in sorted(table.items(), key=lambda item: -item[1]["average (CNN)"][0]):
@@ -47,7 +47,7 @@ for label, row in sorted(table.items(), key=lambda item: -item[1]["average (CNN)
 # the spread of the seeds?
 
 # %%
-my_pair = ("lucir", "cosine+mr")  # two labels of the list above
+my_pair = ("lucir", "cosine+mr")  # two labels from the list above
 my_guess = 3.0  # points by which the first is better
 
 # %%
@@ -67,9 +67,9 @@ print(f"Your guess was {my_guess:+.1f}.")
 # %% [markdown]
 # ## The panel
 #
-# Above, the recorded runs: the three components, and folded below them the other settings; a phase, a
-# seed, a view. Tick *compare* for a second setting beside the first. Below, the same switches to train
-# for real. This is what it opens with:
+# The upper part of the panel shows the recorded runs. You choose the three components (the other settings are folded
+# below them), a phase, a seed and a view. Tick *compare* for a second setting next to the first. The lower part has the
+# same switches, to train for real. This is what the panel opens with:
 
 # %%
 first = runs.firsts(bank)
@@ -83,9 +83,8 @@ panel = playground("-cos-lf-mr~cos+lf+mr/seed0/phase5/norms")
 panel
 
 # %% [markdown]
-# The line *this view* below the figures names what is shown. Hand it to somebody, and `playground` with
-# that string shows the same; parts may be left out. It can be set in code as well, and what is shown can
-# be read:
+# The line *this view* below the figures names what is shown. Give this string to somebody else, and `playground` called
+# with it shows the same; parts may be left out. You can also set it in code, and read what is shown:
 
 # %%
 panel.explorer.shown = "cos+lf-mr~cos+lf+mr/seed3/phase4/confusion"
@@ -95,7 +94,7 @@ for name, run in (("without margin ranking", a), ("with it", b)):
     print(f"{name}: {share:.1f} % of old images taken for new ones after phase 4, seed 3")
 
 # %% [markdown]
-# Without a running notebook there is a page with the same switches: `make html` writes it.
+# For use without a running notebook, `make html` writes a page with the same switches.
 
 # %% [markdown]
 # ## Any setting, in code
@@ -109,27 +108,27 @@ for name, switches in config.METHODS.items():
     print(f"{name:10s}", ", ".join(on) or "none")
 
 # %% [markdown]
-# Every knob is a field of the config. These are all of them, with their values for LUCIR. (`None` leaves `imprint` to
-# `cosine`, and `freeze_old_embeddings` to `less_forget`: both are on.)
+# Every setting is a field of the config. These are all of them, with their values for LUCIR. (With `None`, `imprint`
+# follows `cosine`, and `freeze_old_embeddings` follows `less_forget`; here both are on.)
 
 # %% tags=["nbval-check-output"]
 for field in dataclasses.fields(settings):
     print(f"{field.name} = {getattr(settings, field.name)!r}")
 
 # %% [markdown]
-# One phase takes a few seconds. Change the line and run it again, as often as you like:
+# One phase takes a few seconds. Change the first line and run the cell again, as often as you like:
 
 # %%
 mine = config.preset("glyphs-b50-5", method="lucir", margin=0.3, top_k=3)
 end = lessons.learn(mine, data, bases["cosine"], until=1).measurement
 print(f"after phase 1: all {end.cnn:.1f} %, old {end.cnn_old:.1f} %, new {end.cnn_new:.1f} %, "
       f"old taken for new {end.old_to_new:.1f} %")  # fmt: skip
-assert end.cnn > 40, "a network that has learnt something"
+assert end.cnn > 40, "a network that has learned something"
 
 # %% [markdown]
 # ## Chance or finding?
 #
-# The base networks are of seed 0. Another seed for the phase draws other batches and crops. **Predict:**
+# The base networks are those of seed 0. Another seed for the phase draws other batches and crops. **Predict:**
 # how far apart are two runs of the same setting?
 
 # %%
@@ -149,9 +148,9 @@ assert max(each) - sorted(each)[1] < 3 < 7 < sorted(each)[1] - min(each)
 assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 
 # %% [markdown]
-# A difference between two single runs that is not clearly larger than that sd is no finding. And look at the runs, not
-# only at their sd: most of this one is a single seed, whose training became unstable (`03`). With several seeds
-# compare runs of the same seed, as `05` does. In the background:
+# A difference between two single runs that is not clearly larger than that sd is not a finding. And look at the runs,
+# not only at their sd: most of this sd comes from a single seed, whose training became unstable (`03`). When you have
+# several seeds, compare runs of the same seed, as `05` does. To train them in the background:
 #
 # ```
 # lucir-edu sweep glyphs-b50-5 --grid margin=0.3,0.5 --grid top_k=2,3 --seeds 3 --out runs/mine
@@ -160,11 +159,11 @@ assert 0 < abs(end.cnn - other.cnn) < 8 * spread
 #
 # ## A method of your own
 #
-# `trainer.train` yields events, and at each of them you can step in. *Weight aligning* (Zhao et al., CVPR 2020; with
+# `trainer.train` yields events, and you can step in at each of them. *Weight aligning* (Zhao et al., CVPR 2020; with
 # distillation, which is left out here) trains a linear head as usual, and then scales the new classes' embeddings so
 # that they are as long as the old ones on average. That is one line after a phase's last epoch, before the network is
 # judged.
-# **Predict:** plain replay with this line, after phase 1: nearer to replay as it is, or to the cosine head?
+# **Predict:** is plain replay with this line, after phase 1, nearer to replay as it is or to the cosine head?
 
 # %%
 my_guess_aligned = "replay or cosine"
@@ -197,22 +196,23 @@ assert abs(aligned["cnn"] - compared["cosine"]["cnn"]) < 6
 assert all(aligned[key] < compared["cosine"][key] - 5 for key in ("old_to_new", "cnn_new"))
 
 # %% [markdown]
-# In accuracy about as far as the cosine head, on this one run, by mending nothing but lengths. But by another way:
-# fewer old images go to new classes, and the new classes pay for it. (And over all phases? Take `break` out, and keep
-# every measurement.)
+# In accuracy it gets about as far as the cosine head, in this one run, by mending nothing but lengths. But it gets
+# there in another way: fewer old images go to new classes, and the new classes pay for it. (And over all phases? Take
+# `break` out, and keep every measurement.)
 #
-# Projects of the kind, each a few lines in such a loop or in an `objective` (`03`, `04`):
+# Here are projects of this kind, each a few lines in such a loop or in an `objective` (`03`, `04`):
 #
 # 1. *Bias correction* (Wu et al., CVPR 2019): two numbers, a scale and a shift for the new classes' logits, fitted to a
 #    few images of each class that were held back.
 # 2. A term of your own in the objective. What should it hold, and on which images?
-# 3. Exemplars drawn at random: `Memory.add` in `lucir_edu/memory.py` chooses them. `01` measured NME; what of the head?
-# 4. Weight aligning on top of less-forget: what becomes of the frozen rows' lengths?
+# 3. Exemplars drawn at random: `Memory.add` in `lucir_edu/memory.py` chooses them. `01` measured NME; what about the
+#    head?
+# 4. Weight aligning on top of less-forget: what happens to the frozen rows' lengths?
 #
 # ## Data of your own
 #
 # A folder of images needs no code: `lucir-edu run folder --data-root DIR` learns any `train/CLASS/*.jpg`,
-# `val/CLASS/*.jpg`. And what is in memory already is a `Dataset`; here noise, to show the shapes:
+# `val/CLASS/*.jpg`. Images that are in memory already become a `Dataset`. Here they are noise, to show the shapes:
 
 # %% tags=["nbval-check-output"]
 noise = datasets.TensorSplit(torch.randint(256, (80, 1, 16, 16), dtype=torch.uint8),
@@ -225,21 +225,21 @@ for event in trainer.train(few, own, device="cpu"):
         print("phase", event.measurement.phase, "of", event.measurement.classes_seen, "classes")
 
 # %% [markdown]
-# (`mean` and `std` are of pixels from 0 to 1, a number per channel; the fingerprint is yours to choose, and tells
-# recorded runs on other data apart.)
+# (`mean` and `std` are of pixels from 0 to 1, one number per channel. You choose the fingerprint; it tells apart
+# recorded runs on different data.)
 #
 # ## Questions to explore
 #
-# 1. Which setting has the smallest norm gap (`table[label]["norm gap"][0]`), and is it the best one? (Weight decay has
-#    a say.)
-# 2. Learn with `weight_decay=0.005`, from `bases` and from scratch: what becomes of LUCIR's norm gap, and of its
+# 1. Which setting has the smallest norm gap (`table[label]["norm gap"][0]`), and is it the best one? (Weight decay
+#    plays a part.)
+# 2. Train with `weight_decay=0.005`, from `bases` and from scratch: what happens to LUCIR's norm gap, and to its
 #    accuracy?
 # 3. Is there a $\lambda_{base}$ at which margin ranking adds nothing?
 # 4. With `exemplars_per_class=0` and all three components: which term has nothing left to work on?
-# 5. In which view do you see that old embeddings are not frozen? (A: all three; B: *old embeddings not
-#    frozen*, among the folded settings.)
+# 5. In which view do you see that old embeddings are not frozen? (A: all three components; B: *old embeddings
+#    not frozen*, among the folded settings.)
 # 6. `base_classes=10, increment=10`: ten phases from nothing. Which component matters most now? (`bases` has
-#    networks of 50 classes: leave them out, `lessons.learn(mine, data)`, and give it some minutes.)
+#    networks of 50 classes. So leave them out: `lessons.learn(mine, data)`. It takes some minutes.)
 #
 # <details><summary>Answers to 2, 3 and 6: what we found, with one run of each setting (seed 0)</summary>
 #
@@ -253,28 +253,28 @@ for event in trainer.train(few, own, device="cpu"):
 #   --set base_classes=10 --grid cosine,less_forget,margin_ranking
 # ```
 #
-# **2.** From `bases` the gap all but disappears: decay shortens what is new, and what is old is frozen. From scratch
-# the gap is wider than usual, for the base classes' embeddings are short too. Either way LUCIR is not better for it:
+# **2.** From `bases` the gap nearly disappears: decay shortens what is new, and what is old is frozen. From scratch
+# the gap is wider than usual, because the base classes' embeddings are short too. LUCIR is not better in either case:
 # lengths are divided out before they can do harm, or good.
 #
-# **3.** None that is of use: at 20 margin ranking adds more than at 5; at 80 the less-forget term drowns the others,
-# and training fails with margin ranking and without.
+# **3.** None that is of use: at 20 margin ranking adds more than at 5; at 80 the less-forget term drowns out the
+# others, and training fails with margin ranking and without.
 #
-# **6.** Cosine normalization, by far. On top of it margin ranking adds a little, and less-forget *costs* accuracy: what
-# it holds are the features of a network that has seen ten classes, and all that come later have to do with them.
+# **6.** Cosine normalization, by far. On top of it margin ranking adds a little, and less-forget *costs* accuracy: it
+# holds the features of a network that has seen ten classes, and all later classes have to make do with them.
 #
 # </details>
 #
 # <details><summary>Answers to 1, 4 and 5, for which nothing has to be trained</summary>
 #
-# **1.** Where all images are kept (`joint`) there is no gap, and it is best. Of the methods that forget, replay with 20
-# exemplars comes next. But with three, score distillation and `cosine` have smaller gaps than `lucir` and are worse:
-# lengths that the forward pass divides out do no harm.
+# **1.** Where all images are kept (`joint`) there is no gap, and this setting is the best. Of the methods that forget,
+# replay with 20 exemplars per class comes next. But with three, score distillation and `cosine` have smaller gaps than
+# `lucir` and are worse: lengths that the forward pass divides out do no harm.
 #
-# **4.** Margin ranking: it acts on old images, and there are none in a batch. It is 0.
+# **4.** Margin ranking: it acts on old images, and there are none in a batch. The term is 0.
 #
-# **5.** In *norms*: where old embeddings are frozen, the lengths of a class stay what they were when it was new,
-# phase after phase; where not, they move.
+# **5.** In *norms*: where old embeddings are frozen, the length of a class's embedding stays what it was when the class
+# was new, phase after phase; where they are not frozen, it changes.
 #
 # </details>
 
@@ -295,13 +295,13 @@ for label in ("lucir", "cosine+lf+mr+unfrozen"):
 # %% [markdown]
 # ## What others did
 #
-# LUCIR is of 2019. Other work, of the same year or later, took up questions that you have met in this course:
+# LUCIR is from 2019. Other work, from the same year or later, took up questions that you have met in this course:
 #
 # | question | an answer to read |
 # |---|---|
 # | Can the head be mended after training instead? | *bias correction* (Wu et al., CVPR 2019), *weight aligning* (Zhao et al., CVPR 2020) |
 # | Which images are worth keeping? | *Mnemonics* (Liu et al., CVPR 2020) learns the exemplars themselves |
-# | What of the features before the last? | *PODNet* (Douillard et al., ECCV 2020) holds those of every stage, pooled, and gives a class several embeddings |
+# | What about the features before the last? | *PODNet* (Douillard et al., ECCV 2020) holds those of every stage, pooled, and gives a class several embeddings |
 # | Must one network both keep and learn? | *AANets* (Liu et al., CVPR 2021) pairs stable and plastic blocks; *DER* (Yan et al., CVPR 2021) adds a feature extractor in each phase |
 # | Is it the method, or only the memory? | *GDumb* (Prabhu et al., ECCV 2020) learns from the memory alone, from scratch: a baseline to ask for |
 # | What if no image may be kept? | *LwF* (Li and Hoiem, ECCV 2016) distils on the new images, *EWC* (Kirkpatrick et al., PNAS 2017) holds the weights that mattered; neither was made for one head over all classes |
@@ -320,7 +320,7 @@ for label in ("lucir", "cosine+lf+mr+unfrozen"):
 # %% [markdown]
 # ## What you have learnt
 #
-# - Every claim of the course is a setting away from being tested.
+# - Every claim of the course is one setting away from being tested.
 # - One run is an anecdote; seeds make it a finding.
 #
 # **Next:** a project, on your own data.
