@@ -295,7 +295,7 @@ for label in ("lucir", "cosine+lf+mr+unfrozen"):
 # %% [markdown]
 # ## What others did
 #
-# LUCIR is from 2019. Other work, from the same year or later, took up questions that you have met in this course:
+# LUCIR is from 2019. Other work, before and since, took up questions that you have met in this course:
 #
 # | question | an answer to read |
 # |---|---|
