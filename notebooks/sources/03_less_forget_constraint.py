@@ -30,20 +30,20 @@ from lucir_edu.lab.panels import TrainingPanel
 settings = config.preset("glyphs-b50-5", method="cosine", epochs=5)  # five, to save your time
 data = datasets.load(settings)
 bases = runs.load_bases("glyphs-b50-5")
-bank = [run for run in runs.load_bank("glyphs-b50-5") if run["seed"] < 3]  # that every setting has
+bank = [run for run in runs.load_bank("glyphs-b50-5") if run["seed"] < 3]  # seeds all settings have
 table = {row["label"]: row for row in runs.compare(bank)}
 
 # %% [markdown]
 # ## The features move
 #
-# `02` took lengths and biases out of the head. But an old class's embedding $\theta_i$ was learned for the
-# features of *then*. Call the network before a phase the **teacher**, and its feature $f^*(x)$; the
-# network that learns has $f(x)$. The **drift** of an image is
+# `02` took lengths and biases out of the head. But an old class's embedding $\theta_i$ was learned for the features as
+# they were *then*. Call the network before a phase the **teacher**, and its feature $f^*(x)$; the network that learns
+# has the feature $f(x)$. The **drift** of an image is
 #
 # $$1 - \langle \bar f^*(x), \bar f(x) \rangle,$$
 #
-# one minus the cosine of the two: 0 when the direction is the same, 1 when they are at right angles. Drawn, for an
-# image of an old class, what is to be feared, and what this notebook wants instead:
+# one minus the cosine of the two: 0 when the direction is the same, 1 when they are at right angles. The drawing shows,
+# for an image of an old class, what could go wrong, and what this notebook aims for instead:
 
 # %%
 OLD, NEW, THEN = ("old θ", 85, 1, "old"), ("new θ", 5, 1, "new"), ("f*(x)", 66, 1, "before")
@@ -67,7 +67,7 @@ before, labels = lessons.look(teacher, settings, data, latin)
 
 
 def drift(network):
-    """Mean over Latin test images, which no training has seen."""
+    """Mean drift of the Latin test images, which are never trained on."""
     after, _ = lessons.look(network, settings, data, latin)
     return (1 - F.cosine_similarity(after.features, before.features)).mean().item()
 
@@ -84,26 +84,26 @@ print(f"Latin letters and digits read right before: {100 * start:.0f} % (among 5
 print(f"after: {ends['nothing'].measurement.cnn_old:.0f} % (among 60)")
 
 # %% [markdown]
-# A drift of 0.15 is a cosine of 0.85: on average the features have turned by some 30 degrees. Not all of the fall is
-# its doing, for the ten new classes take images away too (`02`). How much comes back when the features are held, you
-# will see below.
+# A drift of 0.15 is a cosine of 0.85: on average the features have turned by about 30 degrees. Not all of the drop in
+# accuracy is due to the drift, because the ten new classes take images away too (`02`). You will see below how much
+# comes back when the features are held in place.
 #
 # ## Distilling scores
 #
-# A well-known remedy is *distillation*, which *LwF* (Li and Hoiem, ECCV 2016) was the first to use against forgetting:
-# let the new network give old classes the scores that the teacher gives. The paper writes it for cosines, the scores
-# before the scale (Eq. 5):
+# A well-known remedy is *distillation*, first used against forgetting by *LwF* (Li and Hoiem, ECCV 2016): train the new
+# network to give old classes the scores that the teacher gives them. The paper writes it for cosines, which are the
+# scores before the scale is applied (Eq. 5):
 #
 # $$L^C_{dis}(x) = \sum_{i=1}^{|C_o|} \| \langle\bar\theta_i, \bar f(x)\rangle -
 # \langle\bar\theta^*_i, \bar f^*(x)\rangle \|$$
 #
-# with $|C_o|$ old classes and a star for the teacher's. (The authors' code takes the *square* of each
-# difference; so does the exercise.)
+# where $|C_o|$ is the number of old classes and a star marks what belongs to the teacher. (The authors' code takes the
+# *square* of each difference; so does the exercise.)
 #
 # ## Exercise 1: score distillation
 #
-# *Difficulty ●○○○, 5 minutes.* The sum over old classes of squared differences, the mean over images.
-# Nothing may flow back into the teacher.
+# *Difficulty ●○○○, 5 minutes.* Write the sum over old classes of squared differences, averaged over the images. No
+# gradient may flow back into the teacher.
 
 
 # %%
@@ -121,16 +121,16 @@ score_distillation = checks.score_distillation(score_distillation)
 # %% tags=["nbval-check-output"]
 cosines = torch.tensor([[0.6, 0.1, 0.0], [0.2, 0.9, 0.1]])
 teachers = torch.tensor([[0.5, 0.1, 0.2], [0.2, 0.7, 0.1]])
-print(f"{score_distillation(cosines, teachers):.3f} by yours")
-print(f"{losses.score_distillation(cosines, teachers):.3f} by the package")
-print(f"{((0.1**2 + 0.2**2) + 0.2**2) / 2:.3f} by hand")
+print(f"{score_distillation(cosines, teachers):.3f} (yours)")
+print(f"{losses.score_distillation(cosines, teachers):.3f} (the package's)")
+print(f"{((0.1**2 + 0.2**2) + 0.2**2) / 2:.3f} (by hand)")
 
 # %% [markdown]
-# Other methods distil *probabilities*: iCaRL as LUCIR's authors ran it (its own paper distils sigmoids, one per class)
-# softens both softmaxes with a temperature $T$ and takes $\beta T^2$ times their Kullback-Leibler divergence. For two
-# classes with logits $(2, 0)$ and the teacher's $(0, 2)$, $T = 2$ and $\beta = 1/4$, it can be done by hand. Softened,
-# the two probabilities are 0.73 and 0.27, and the teacher's the other way round. Each log ratio is $\pm 1$, so the
-# divergence is $0.73 - 0.27 = \tanh(1/2)$, and $\beta T^2 = 1$:
+# Other methods distil *probabilities*. iCaRL, as LUCIR's authors ran it, softens both softmaxes with a temperature $T$
+# and takes $\beta T^2$ times their Kullback-Leibler divergence. (iCaRL's own paper distils sigmoids, one per class.)
+# For two classes with logits $(2, 0)$ and the teacher's $(0, 2)$, $T = 2$ and $\beta = 1/4$, it can be computed by
+# hand. The two softened probabilities are 0.73 and 0.27; the teacher's are the other way round. Each log ratio is
+# $\pm 1$, so the divergence is $0.73 - 0.27 = \tanh(1/2)$, and $\beta T^2 = 1$:
 
 # %% tags=["nbval-check-output"]
 student, expert = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
@@ -138,13 +138,13 @@ print(f"the package: {losses.distillation(student, expert):.4f}")
 print(f"by hand: tanh(1/2) = {math.tanh(0.5):.4f}")
 
 # %% [markdown]
-# With cosine normalization the paper prefers the scores: they lie between $-1$ and $1$ in both networks,
+# With cosine normalization the paper prefers to distil the scores: they lie between $-1$ and $1$ in both networks,
 # while the two scales $\eta$ differ.
 #
 # ## What it cannot see
 #
-# Turn *all* features by some rotation $Q$, and all class embeddings by the same $Q$. Angles between
-# them are what they were.
+# Turn *all* features by some rotation $Q$, and all class embeddings by the same $Q$. The angles between them stay the
+# same.
 #
 # **Predict:** after such a rotation, is $L^C_{dis}$ zero, small, or large? And the drift?
 
@@ -154,7 +154,7 @@ my_guess_rotated = {"score distillation": None, "drift": None}
 # %%
 torch.manual_seed(0)
 rotation, _ = torch.linalg.qr(torch.randn(64, 64))
-rotation[:, 0] *= rotation.det().sign()  # and no mirror image
+rotation[:, 0] *= rotation.det().sign()  # not a reflection
 turned = before.features @ rotation.T
 weight = teacher.head.weight.detach()
 scores = losses.cosine_similarity_matrix(turned, weight @ rotation.T)
@@ -164,12 +164,12 @@ print(f"score distillation {blind:.6f}, drift {moved:.2f}; your guesses: {my_gue
 assert blind < 1e-6 and moved > 0.8
 
 # %% [markdown]
-# Score distillation holds *angles between features and embeddings*. The whole arrangement may turn,
-# and it sees nothing. By itself that would do no harm: the answers are the same. The harm comes with
-# what does **not** turn along: images that were in no batch, and embeddings of new classes, which the teacher's scores
-# do not cover. And there is a second blind spot: 50 embeddings span at most 50 of
-# the 64 dimensions; how a feature turns *within* the other 14 changes no score. (From phase 3 on there are more
-# embeddings than dimensions, and this one is gone.)
+# Score distillation preserves the *angles between features and embeddings*. If the whole arrangement turns, it sees
+# nothing. By itself that would do no harm: the answers are the same. The harm comes from what does **not** turn with
+# the rest: images that were in no batch, and embeddings of new classes, which the teacher's scores do not cover. And
+# there is a second blind spot: 50 embeddings span at most 50 of the 64 dimensions; when a feature turns *within* the
+# other 14, no score changes. (From phase 3 on there are more old embeddings than dimensions, and this blind spot is
+# gone.)
 #
 # ## The less-forget constraint
 #
@@ -178,12 +178,12 @@ assert blind < 1e-6 and moved > 0.8
 #
 # $$L^G_{dis}(x) = 1 - \langle \bar f^*(x), \bar f(x) \rangle$$
 #
-# (G for *global*, C for *class*.) It is exactly the drift above, now as a loss, on all images of the
-# batch, new ones too.
+# (G for *global*, C for *class*.) This is exactly the drift from above, now used as a loss, on all images of the batch,
+# including new ones.
 #
 # ## Exercise 2: less-forget
 #
-# *Difficulty ●●○○, 10 minutes.* The mean over the batch. The teacher must not learn.
+# *Difficulty ●●○○, 10 minutes.* Write it, as a mean over the batch. The teacher must not learn.
 
 
 # %%
@@ -201,8 +201,8 @@ less_forget = checks.less_forget(less_forget)
 # %% [markdown]
 # <details><summary>Help</summary>
 #
-# The lengths of features must not count: make both unit vectors first, then multiply and sum over
-# the feature's dimension. To stop the gradient into a tensor there is `.detach()`.
+# The lengths of the features must not count: make both unit vectors first, then multiply and sum over the feature
+# dimension. `.detach()` stops the gradient from flowing into a tensor.
 # </details>
 
 # %% tags=["nbval-check-output"]
@@ -227,7 +227,7 @@ lessons.source(losses.less_forget)
 #
 # $$\lambda = \lambda_{base} \sqrt{|C_n| / |C_o|},$$
 #
-# the authors' code, which made the paper's numbers, computes $\lambda_{base}\sqrt{|C_o| / |C_n|}$.
+# while the authors' code, which produced the paper's numbers, computes $\lambda_{base}\sqrt{|C_o| / |C_n|}$.
 #
 # ## Exercise 3: lambda
 #
@@ -252,14 +252,14 @@ for num_old in (50, 60, 70, 80, 90):
     print(f"{num_old:3d}   10 {adaptive_lambda(5, num_old, 10):6.2f} {paper:6.2f}")
 
 # %% [markdown]
-# The rules are a factor of 5 to 9 apart, and move in opposite directions. Does it matter?
+# The two rules differ by a factor of 5 to 9, and move in opposite directions. Does it matter?
 #
 # ## Train with your loss
 #
 # The trainer takes any objective: a function that returns the terms to be summed. For each batch it is given `config`,
-# the settings; `output`, what the network makes of the batch (`.features`, `.cosines`, `.logits`); `targets`; `old`,
-# what the teacher makes of the same batch (`None` in the base phase, and where no setting keeps a teacher); and
-# `num_old`, the number of old classes. Each term is a scalar: a mean over the batch.
+# the settings; `output`, what the network computes for the batch (`.features`, `.cosines`, `.logits`); `targets`;
+# `old`, what the teacher computes for the same batch (`None` in the base phase, and when no setting keeps a teacher);
+# and `num_old`, the number of old classes. Each term is a scalar: a mean over the batch.
 
 
 # %%
@@ -276,14 +276,15 @@ def objective_with(weight):
 
 
 # %% [markdown]
-# **Predict:** phase 1 with the old embeddings frozen and $\lambda$ = 0, 4, 11.2 (the code's rule), and 30.
-# Which way do old classes go as $\lambda$ grows, and new ones? At which is the accuracy over all 60 classes best?
+# **Predict:** phase 1 with the old embeddings frozen and $\lambda$ = 0, 4, 11.2 (the code's rule), and 30. As $\lambda$
+# grows, which way does the accuracy of old classes go, and that of new ones? At which $\lambda$ is the accuracy over
+# all 60 classes best?
 
 # %%
 my_guess_lambda = "old classes …, new classes …, best at λ = …"
 
 # %%
-with_teacher = dataclasses.replace(settings, less_forget=True)  # keeps a teacher, freezes
+with_teacher = dataclasses.replace(settings, less_forget=True)  # keeps a teacher, freezes old rows
 weights = (0.0, 4.0, adaptive_lambda(5, 50, 10), 30.0)
 for weight in weights:
     end = lessons.learn(
@@ -310,17 +311,17 @@ print("drift:", ", ".join(f"{drifts[key]:.3f} at λ = {key:.0f}" for key in weig
 assert drifts[weights[3]] > drifts[weights[2]], "pulled harder, and yet further away"
 
 # %% [markdown]
-# This is the trade: more $\lambda$, less room for the new classes. Up to the code's value old classes
-# gain more than new ones lose. Far beyond it old classes lose as well, and the features drift **further**
-# again: most likely the steps overshoot while the learning rate is at its top, 0.1, and the rest of the phase does not
-# bring the features back. (Further down a recorded run shows such a jump.)
+# This is the trade-off: the larger $\lambda$, the less room for the new classes. Up to the code's value old classes
+# gain more than new ones lose. Far beyond it old classes lose as well, and the features drift **further** again: most
+# likely the steps overshoot while the learning rate is at its maximum, 0.1, and the rest of the phase does not bring
+# the features back. (A recorded run further down shows such a jump.)
 #
 # ## Which half does the work? And a control
 #
-# The constraint has two halves, the loss and the frozen embeddings. **Predict:** which of them alone does
-# more? Four more runs of phase 1 tell: the loss *without* freezing; $L^C_{dis}$ (weight 1) in place of $L^G_{dis}$,
-# once with free and once with frozen embeddings; and a **control**: perhaps any pull on the features helps, as a
-# brake. So give each image the teacher's feature of *another* image of the batch.
+# The constraint has two halves, the loss and the frozen embeddings. **Predict:** which of them does more on its own?
+# Four more runs of phase 1 will tell: the loss *without* freezing; $L^C_{dis}$ (weight 1) in place of $L^G_{dis}$, once
+# with free and once with frozen embeddings; and a **control**. Perhaps any pull on the features helps, as a brake. So
+# the control gives each image the teacher's feature of *another* image of the batch.
 
 # %%
 my_guess_half = "loss or freezing"
@@ -358,7 +359,7 @@ print(f"Your guess was: {my_guess_half}")
 
 # %%
 old = {name: ends[name].measurement.cnn_old for name in names}
-assert old[0.0] < old["nothing"] + 4, "frozen alone they are no help: features drift away from them"
+assert old[0.0] < old["nothing"] + 4, "freezing alone is no help: features drift away"
 assert old["nothing"] + 4 < min(old["loss alone"], old["score distillation"])
 assert max(old["loss alone"], old["score distillation"]) < old[code_rule] - 4
 assert abs(old["loss alone"] - old["score distillation"]) < 8, "hardly more"
@@ -369,11 +370,11 @@ assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
 
 # %% [markdown]
 # Freezing alone is no help: the features drift away from embeddings that stand still. The loss alone keeps the features
-# better than score distillation does, and yet hardly more old images are read right than with that: the embeddings
-# themselves are free to move. With both halves the gain over *nothing* is about twice as large. Score distillation
-# gains nothing by freezing. Where the embeddings stand still it would see a rotation, so the rotation is not what holds
-# it back here. (Its weight of 1 is that of the authors' code; nothing was tuned, and these are single runs.) And with
-# wrong targets the same loss destroys what was there: it is the *teacher's direction* that matters.
+# in place better than score distillation does, and yet hardly more old images are read right: the embeddings themselves
+# are free to move. With both halves the gain over *nothing* is about twice as large as with the loss alone. Score
+# distillation gains nothing from freezing. With frozen embeddings it would see a rotation, so the rotation is not what
+# holds it back here. (Its weight of 1 is that of the authors' code; nothing was tuned, and these are single runs.) And
+# with wrong targets the same loss destroys what was there: it is the *teacher's direction* that matters.
 #
 # Over all phases (recorded, three seeds):
 
@@ -384,8 +385,8 @@ for label in ("cosine", "cosine+score_distillation", "cosine+lf"):
     print(f"{label:26s} {', '.join(cells)}")
 
 # %% [markdown]
-# Score distillation gains little on average over the cosine head alone, and is lower at the end, in every seed;
-# less-forget, with its frozen embeddings, halves the forgetting.
+# In average incremental accuracy, score distillation gains little over the cosine head alone, and its last accuracy is
+# lower, in every seed. Less-forget, with its frozen embeddings, halves the forgetting.
 
 # %%
 end = {label: table[label]["last (CNN)"][0] for label in table}
@@ -402,9 +403,10 @@ assert lost["cosine+lf"] < 0.6 * lost["cosine"]
 # %% [markdown]
 # ## Two conditions
 #
-# In that one phase the loss needed the frozen embeddings. Over all phases, too? And it was made for the cosine head:
-# what if that is missing? Recorded, three seeds each: everything on, with and without freezing; and less-forget on the
-# *linear* head. The first two are compared seed by seed, for one of the three seeds is far from the others.
+# In that one phase the loss needed the frozen embeddings. Does it need them over all phases, too? And it was made for
+# the cosine head: what if that head is missing? Recorded, three seeds each: everything on, with and without freezing;
+# and less-forget on the *linear* head. The first two are compared seed by seed, because one of the three seeds is far
+# from the others.
 
 # %%
 for label in ("lucir", "cosine+lf+mr+unfrozen", "replay", "linear+lf"):
@@ -431,10 +433,10 @@ assert table["linear+lf"]["last (NME)"][0] > table["replay"]["last (NME)"][0]
 assert table["linear+lf"]["last (CNN)"][0] < table["replay"]["last (CNN)"][0] - 10
 
 # %% [markdown]
-# Freezing adds two to three points in every seed; without it less-forget, on top of margin ranking, gains nothing.
-# When old embeddings are free, cross-entropy on the many new images pushes them away, however still the features are.
-# With a linear head less-forget does keep the features: NME, which reads them without the head, is better than
-# replay's. But the head gets worse, by more than ten points at the end. Who takes the Latin images there?
+# Freezing adds two to three points in every seed; without it, less-forget on top of margin ranking gains nothing. When
+# old embeddings are free, cross-entropy on the many new images pushes them away, however still the features are. With a
+# linear head, less-forget does keep the features in place: NME, which reads them without the head, is better than
+# replay's. But the head gets worse, by more than ten points at the end. Which classes take the Latin images there?
 
 # %%
 first = runs.firsts(bank)
@@ -457,11 +459,11 @@ assert lengths[50:90].mean() > 1.5 * lengths[:50].mean() and biases[50:90].mean(
 
 # %% [markdown]
 # A frozen row keeps its length and its bias. What the classes of a phase gained while they were new (`01`) they keep
-# for good, where replay takes it back when the next classes come; so Latin images go to *all* phases since. In a cosine
-# head a frozen length does no harm, for the forward pass divides it out, and there is no bias. The parts need each
-# other.
+# for good, whereas in replay they lose it again when the next classes come. So Latin images go to the classes of *all*
+# later phases. In a cosine head a frozen length does no harm, because the forward pass divides it out, and there is no
+# bias. The parts need each other.
 #
-# And the two rules for $\lambda$, over all phases, seed by seed:
+# Now the two rules for $\lambda$, over all phases, seed by seed:
 
 # %%
 rules = {"code": "lucir", "paper": "lucir lambda_rule=paper"}
@@ -479,10 +481,10 @@ code, paper = ([run["phases"][-1]["old_to_new"] for run in by_rule[r]] for r in 
 assert max(code) < min(paper)
 
 # %% [markdown]
-# In accuracy the rules agree within two points on seeds 0 and 1, with $\lambda$ five to nine times apart:
-# what the weight gains for old classes it costs new ones. With the code's rule fewer old images are taken for
-# new, in every seed. And then there is seed 2. Look at $L^G_{dis}$ there, epoch by epoch, before $\lambda$
-# weighs it:
+# In accuracy the rules agree within two points on seeds 0 and 1, although their $\lambda$ differ by a factor of five to
+# nine: what the weight gains for old classes it costs new ones. With the code's rule fewer old images are taken for new
+# ones, in every seed. And then there is seed 2. Look at $L^G_{dis}$ there, epoch by epoch, before it is multiplied by
+# $\lambda$:
 
 # %%
 loss, unstable = {}, {rule: found[2]["phases"][1] for rule, found in by_rule.items()}
@@ -496,18 +498,19 @@ assert abs(loss["code"][-1] - loss["paper"][-1]) < 0.02
 assert unstable["code"]["cnn_old"] < unstable["paper"]["cnn_old"] - 10
 
 # %% [markdown]
-# In the second epoch, when the learning rate has just reached its top, the code's rule lets the loss jump to eight
-# times what it was, the paper's to less than three times. In the end the loss is about the same, though one is weighted
-# five times as much; but the accuracy of the old classes is 14 points lower. So $\lambda = 11.2$ at a learning rate of
-# 0.1 is close to the edge that you met above with $\lambda = 30$: of the five recorded starts, this one went over it. A
-# single seed would have told you either that the code's rule is as good as the paper's, or that it is eight points
-# worse. Both rules are in the package: `lambda_rule` chooses.
+# In the second epoch, when the learning rate has just reached its maximum, the loss jumps: with the code's rule to
+# eight times what it was, with the paper's to less than three times. At the end of the phase the two losses are about
+# the same, though one is weighted five times as much; but with the code's rule the accuracy of the old classes is 14
+# points lower. So $\lambda = 11.2$ at a learning rate of 0.1 is close to the edge that you met above with
+# $\lambda = 30$: of the five recorded starts, this one went over it. A single seed would have told you either that the
+# code's rule is as good as the paper's, or that it is eight points worse. Both rules are in the package: `lambda_rule`
+# chooses.
 #
 # ## Try it
 #
-# The drift can be seen. Recorded runs again: directions of test images' features, in the plane in which
-# those of the base phase spread most; a grey line leads from where an image was then. Without less-forget
-# as A, with it as B, where the lines are shorter:
+# The drift can be seen. Here are recorded runs again: the directions of test images' features, in the plane in which
+# those of the base phase are spread out most. A grey line leads from where an image was in the base phase. A is without
+# less-forget; B is with it, and there the lines are shorter:
 
 # %%
 plots.show(plots.features({"without less-forget": first["cosine"],
@@ -517,8 +520,8 @@ plots.show(plots.features({"without less-forget": first["cosine"],
 Explorer(bank, data, "cos-lf-mr~cos+lf-mr/seed0/phase5/features")
 
 # %% [markdown]
-# And live. **Predict:** less-forget without cosine normalization: is the accuracy after phase 1 better than plain
-# replay's? And after phase 5?
+# And live. **Predict:** with less-forget but without cosine normalization, is the accuracy after phase 1 better than
+# plain replay's? And after phase 5?
 
 # %% tags=["nbval-ignore-output"]
 panel = TrainingPanel(settings, data, bases=bases)
@@ -541,8 +544,9 @@ assert ranges["linear+lf", 5][1] < ranges["replay", 5][0] - 5
 #
 # - While new classes are learned, old images' features drift away from their embeddings.
 # - Score distillation is blind to a common rotation, and to turns in dimensions that no embedding uses.
-# - Less-forget holds the direction of the features; old embeddings are frozen with it. In one phase freezing alone did
-#   nothing, the loss alone half; over all phases, on top of margin ranking, the loss gains nothing without it.
+# - Less-forget holds the direction of the features; old embeddings are frozen with it. In one phase freezing alone
+#   gained nothing, the loss alone half; over all phases, on top of margin ranking, the loss gains nothing without
+#   freezing.
 # - On a linear head, freezing fixes lengths and biases too, and costs accuracy.
 # - $\lambda$ trades old classes for new ones. The paper's rule and the authors' code differ; on this data the code's
 #   larger $\lambda$ lets fewer old images go to new classes, and is close to where training gets unstable.
