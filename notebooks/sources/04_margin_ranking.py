@@ -34,8 +34,8 @@ table = {row["label"]: row for row in runs.compare(bank)}
 # %% [markdown]
 # ## Letters that look alike
 #
-# In phase 2 the Cyrillic letters come. Some are near-copies of Latin ones: Я is R in a mirror, И is N in a
-# mirror, Ш is a W with straight legs. In the last phase comes θ, close to the digit 0.
+# The Cyrillic letters come in phase 2. Some are near-copies of Latin ones: Я is a mirrored R, И is a mirrored N, Ш is a
+# W with straight legs. In the last phase comes θ, which is close to the digit 0.
 
 # %%
 PAIRS = ("RЯ", "NИ", "WШ", "0θ")
@@ -46,8 +46,8 @@ plots.show(plots.pairs(data, PAIRS))
 # keeps the new embedding of Я from settling right beside them. There are three exemplars of R, and a
 # hundred images of Я.
 #
-# **Predict:** a network with cosine normalization and less-forget learns phases 1 and 2. What share of the
-# test images of R, N and W will it take for the look-alike, Я, И and Ш?
+# **Predict:** a network with cosine normalization and less-forget learns phases 1 and 2. What share of the test images
+# of R, N and W will it take for their look-alikes, Я, И and Ш?
 
 # %%
 my_guess = 10  # percent of the images of R, N, W that are taken for Я, И, Ш
@@ -69,19 +69,19 @@ for pair in PAIRS[:3]:  # a letter has 50 test images: one is 2 %
 chance = ends["without"].measurement.old_to_new / 10
 mean = sum(taken(confusion, pair) for pair in PAIRS[:3]) / 3
 print(f"mean of the three: {mean:.0f} %; your guess {my_guess} %")
-print(f"any old letter for any one new letter, on average: {chance:.1f} %")
+print(f"any old letter taken for any one new letter, on average: {chance:.1f} %")
 assert mean > 4 * chance
 
 # %% [markdown]
 # ## Hard negatives
 #
-# The loss looks at images of **old** classes (the exemplars), and for each picks the $K$ **new**
+# The margin ranking loss looks at images of **old** classes (the exemplars), and for each of them picks the $K$ **new**
 # classes whose embeddings have the highest cosine with its feature: its *hard negatives* $\bar\theta^k$.
 #
 # ## Exercise 1: pick them
 #
 # *Difficulty ●○○○, 5 minutes.* For each image give the *cosines* of its hard negatives, highest first. The first
-# `num_old` columns are the old classes'.
+# `num_old` columns belong to the old classes.
 
 
 # %%
@@ -98,8 +98,7 @@ hardest_negatives = checks.hardest_negatives(hardest_negatives)
 # %% [markdown]
 # <details><summary>Help</summary>
 #
-# Cut the columns of the new classes out first. `torch.topk` gives values and indices; the values are
-# wanted.
+# Select the columns of the new classes first. `torch.topk` returns values and indices; you need the values.
 # </details>
 #
 # ## The loss
@@ -109,8 +108,9 @@ hardest_negatives = checks.hardest_negatives(hardest_negatives)
 # $$L_{mr}(x) = \sum_{k=1}^{K} \max\bigl(m - \langle\bar\theta(x), \bar f(x)\rangle +
 # \langle\bar\theta^k, \bar f(x)\rangle,\, 0\bigr)$$
 #
-# It is zero when the right class's cosine is above each hard negative's by at least $m$. Drawn for $m = 0.5$ and one
-# negative: left the cosines differ by 0.09, so the loss is 0.41 and pulls at the feature; right by 0.56, and it is 0.
+# It is zero when the right class's cosine is above each hard negative's by at least $m$. The drawing has $m = 0.5$ and
+# one negative. On the left the cosines differ by 0.09, so the loss is 0.41 and pulls at the feature; on the right they
+# differ by 0.56, and the loss is 0.
 
 # %%
 R, MIRRORED = ("θ of R", 72, 1, "old"), ("θ of Я", 20, 1, "new")
@@ -128,13 +128,13 @@ assert [round(cosine, 2) for cosine in drawn.tolist()] == [0.94, 0.85, 0.97, 0.4
 #
 # - the scores are **cosines**, before the scale $\eta$,
 # - only images of **old** classes count, and only **new** classes are negatives,
-# - the paper *sums* over $K$; the authors' code takes the *mean* over $K$, half of it for $K = 2$. Both
-#   take the mean over the old images of the batch.
+# - the paper *sums* over $K$; the authors' code takes the *mean* over $K$, which for $K = 2$ is half the sum. Both take
+#   the mean over the old images of the batch.
 #
 # ## Exercise 2: margin ranking
 #
-# *Difficulty ●●●○, 20 minutes.* Write the code's version. A batch may have no old image at all: then
-# the loss is 0, not NaN.
+# *Difficulty ●●●○, 20 minutes.* Write the version of the authors' code. A batch may have no old image at all: then the
+# loss is 0, not NaN.
 
 
 # %%
@@ -156,9 +156,9 @@ margin_ranking = checks.margin_ranking(margin_ranking)
 # %% [markdown]
 # <details><summary>Help</summary>
 #
-# Keep the rows whose target is old. `gather` takes one column per row: the right class's. Subtract,
-# add the margin, cut off below zero with `clamp`, take the mean. A mean of nothing is NaN, so the case
-# without old rows needs its own line; it should still be a tensor that one can differentiate.
+# Keep the rows whose target is old. `gather` takes one column per row: that of the right class. Subtract, add the
+# margin, set what is below zero to zero with `clamp`, and take the mean. The mean of an empty tensor is NaN, so the
+# case without old rows needs its own line; its result should still be a tensor that can be differentiated.
 # </details>
 #
 # By hand: three old classes, three new ones, $K = 2$, $m = 0.5$.
@@ -176,14 +176,14 @@ paper = losses.margin_ranking(cosines, targets, 3, reduction="paper")
 print(f"the paper's sum over K: {paper:.2f}")
 
 # %% [markdown]
-# **Predict:** what does it give when it is fed *logits*, with $\eta = 10$, instead of cosines?
+# **Predict:** what does the loss give when it is fed *logits*, with $\eta = 10$, instead of cosines?
 
 # %% tags=["nbval-check-output"]
 print(f"on logits: {margin_ranking(10 * cosines, targets, 3):.2f}")
 
 # %% [markdown]
-# Nothing, for this batch: a margin of 0.5 between logits is one of $0.5 / \eta = 0.05$ between cosines, and these
-# images have that already. Whoever passes logits asks for a tenth of the margin, without noticing. The package's
+# Zero, for this batch: a margin of 0.5 between logits is a margin of $0.5 / \eta = 0.05$ between cosines, and these
+# images have that already. If you pass logits, you ask for a tenth of the margin, without noticing. The package's
 # version:
 
 # %%
@@ -192,9 +192,9 @@ lessons.source(losses.margin_ranking)
 # %% [markdown]
 # ## Margin and K
 #
-# How many exemplars does the loss act on? Here are the exemplars of the network above, after phase 2.
-# For each: the cosine with its own class, minus that with each of its $K$ hard negatives. Left of the
-# margin the loss pulls.
+# How many exemplars does the loss act on? Here are the exemplars of the network above, after phase 2. The plot shows
+# for each of them the cosine with its own class, minus that with each of its $K$ hard negatives. Left of the margin the
+# loss pulls.
 
 # %%
 exemplars = ends["without"].memory.indices
@@ -202,8 +202,8 @@ output, labels = lessons.look(ends["without"].model, settings, data, exemplars, 
 plots.show(plots.margins(output.cosines, labels, num_old=60, top_k=2, margin=0.5))
 
 # %% [markdown]
-# **Predict:** with a larger $m$, and with a larger $K$: more images on which the loss acts, or fewer?
-# More loss, or less? Then move the sliders; the loss shown is the one you wrote.
+# **Predict:** with a larger $m$, does the loss act on more images or on fewer, and is it larger or smaller? And with a
+# larger $K$? Then move the sliders; the loss shown is the one you wrote.
 
 # %% tags=["nbval-ignore-output"]
 MarginPanel(output.cosines, labels, num_old=60, loss=margin_ranking)
@@ -215,7 +215,7 @@ def loss_of(margin, top_k):
 
 
 def acts_on(margin, top_k):
-    """The images of old classes that lack the margin to one of their hard negatives or more."""
+    """How many old images lack the margin to at least one of their hard negatives."""
     cosines, own = output.cosines[labels < 60], labels[labels < 60]
     short = margin - cosines.gather(1, own[:, None]) + hardest_negatives(cosines, 60, top_k) > 0
     return short.any(dim=1).sum().item()
@@ -231,16 +231,16 @@ assert loss_of(0.2, 2) < loss_of(0.5, 2) < loss_of(0.8, 2), "a larger margin: mo
 assert loss_of(0.5, 1) > loss_of(0.5, 2) > loss_of(0.5, 5), "the mean over easier negatives: less"
 
 # %% [markdown]
-# A larger $m$ asks more: the loss acts on more images, and is higher. A larger $K$ changes nothing about *which* images
-# it acts on, for the hardest negative decides that; the loss gets smaller, for its mean now includes easier negatives.
-# (The paper's sum would grow.)
+# A larger $m$ asks for more: the loss acts on more images, and is higher. A larger $K$ does not change *which* images
+# it acts on, because the hardest negative decides that; the loss gets smaller, because its mean now includes easier
+# negatives. (The paper's sum would grow.)
 #
 # ## Train with your loss
 #
-# **Predict:** phases 1 and 2 with your margin ranking on top. What happens to R, N and W, what to new
-# classes, and to the *angle between the embeddings* of R and Я?
+# **Predict:** phases 1 and 2 with your margin ranking on top. What happens to R, N and W, to the new classes, and to
+# the *angle between the embeddings* of R and Я?
 #
-# And the **control**: the same loss with *random* new classes instead of the hardest ones.
+# The **control** is the same loss with *random* new classes instead of the hardest ones.
 
 # %%
 my_guess_trained = "R …, new classes …, angle …"
@@ -248,7 +248,7 @@ my_guess_trained = "R …, new classes …, angle …"
 
 # %%
 def objective(config, output, targets, old, num_old):
-    """Everything of notebook 03, and your margin ranking."""
+    """Everything from notebook 03, plus your margin ranking."""
     terms = trainer.objective(config, output, targets, old, num_old)
     terms["margin_ranking"] = margin_ranking(output.cosines, targets, num_old)
     return terms
@@ -256,17 +256,17 @@ def objective(config, output, targets, old, num_old):
 
 # %%
 def random_negatives(config, output, targets, old, num_old):
-    """The control: the columns of the new classes in a random order, and the first two taken."""
+    """The control: for each batch, two new classes at random as the negatives."""
     terms = trainer.objective(config, output, targets, old, num_old)
     columns = num_old + torch.randperm(output.cosines.shape[1] - num_old)[:2]
     few = torch.cat([output.cosines[:, :num_old], output.cosines[:, columns]], dim=1)
-    is_old = targets < num_old  # the others' own columns may be missing in few
+    is_old = targets < num_old  # new images' own columns may be missing from few
     terms["margin_ranking"] = margin_ranking(few[is_old], targets[is_old], num_old)
     return terms
 
 
 # %%
-torch.manual_seed(0)  # for the random ones
+torch.manual_seed(0)  # for the random negatives
 for name, what in (("with", objective), ("random negatives", random_negatives)):
     ends[name] = lessons.learn(settings, data, bases["cosine"], until=2, objective=what)
 
@@ -286,9 +286,9 @@ assert shares["with"] < shares["without"] - 1
 assert ends["with"].measurement.cnn_new < ends["without"].measurement.cnn_new
 
 # %% [markdown]
-# Fewer old images go to the new classes, and the new classes pay a little. Random negatives come out close on
-# this one run. How often does a margin to a random new class ask for anything, compared with the hardest? On
-# the exemplars, before margin ranking:
+# Fewer old images go to the new classes, and the new classes pay a little. In this one run random negatives come close
+# to that. How often does a margin to a random new class ask for anything, compared with a margin to the hardest? On the
+# exemplars, before margin ranking:
 
 # %%
 old = labels < 60
@@ -300,8 +300,8 @@ for name, pulled in asks.items():
 assert asks["random"].float().mean() < asks["hardest"].float().mean() - 0.1
 
 # %% [markdown]
-# And the pairs? A pair is 50 images, and this was one run. Five seeds, recorded, without → with margin ranking on top
-# of less-forget:
+# And the pairs? A pair is judged by 50 images, and this was one run. Here are five recorded seeds, without → with
+# margin ranking on top of less-forget:
 
 
 # %%
@@ -328,17 +328,17 @@ assert sorted(change["NИ", 2])[3] <= 0 < 10 < change["NИ", 2][2], "seed 2 alon
 assert all(min(change[pair, 5]) < 0 < max(change[pair, 5]) for pair in PAIRS[1:])
 
 # %% [markdown]
-# When Я and Ш come, R goes to Я less often in every seed, by 1 to 13 of its 50 images, and W to Ш never more often. N
-# goes to И less often or as often in four of the five; in seed 2, whose phase 1 was unstable (`03`), more often. By the
-# last phase only R still gains, in four seeds; for N, W and 0 it is up and down by a few images. The loss asks for a
-# margin; it does not guarantee one.
+# When Я and Ш come, R goes to Я less often in every seed, by 1 to 13 of its 50 images, and W never goes to Ш more
+# often. N goes to И less often or equally often in four of the five seeds; in seed 2, whose phase 1 was unstable
+# (`03`), it goes there more often. By the last phase only R still gains, in four seeds; for N, W and 0 the share goes
+# up in some seeds and down in others, by a few images. The loss asks for a margin; it does not guarantee one.
 #
 # ## What moved?
 #
 # ## Exercise 3: angles
 #
-# *Difficulty ●●○○, 5 minutes.* The angles between all pairs of class embeddings, in degrees. Mind the
-# diagonal: rounding can make a cosine a little larger than 1, and the arc cosine of that is NaN.
+# *Difficulty ●●○○, 5 minutes.* Compute the angles between all pairs of class embeddings, in degrees. Mind the diagonal:
+# rounding can make a cosine a little larger than 1, and the arc cosine of that is NaN.
 
 
 # %%
@@ -357,7 +357,7 @@ angles = checks.angles(angles)
 print(angles(torch.tensor([[2.0, 0.0], [0.0, 0.5], [-3.0, 3.0]])).round())
 
 # %% [markdown]
-# The angle between the embeddings of R and Я, N and И, W and Ш: without margin ranking and with it.
+# The angles between the embeddings of R and Я, N and И, W and Ш, without margin ranking and with it:
 
 
 # %%
@@ -371,9 +371,8 @@ for pair in PAIRS[:3]:
           f"{between(ends['with'], pair):.0f}° with")  # fmt: skip
 
 # %% [markdown]
-# Surprised? The *embeddings* hardly move apart. The old one is frozen, and the new one has a hundred
-# images that hold it where they are. The same after the last phase, five seeds (recorded; 0 and θ are
-# among them now):
+# The *embeddings* hardly move apart. The old one is frozen, and the new one has a hundred images that hold it where
+# their features are. It is the same after the last phase, in five recorded seeds (0 and θ are included now):
 
 
 # %%
@@ -410,8 +409,8 @@ for name, (seen, owners) in shown.items():
 # %% [markdown]
 # ## Over all phases
 #
-# Recorded, five seeds: with and without margin ranking, on top of less-forget, and on cosine
-# normalization alone.
+# Recorded, five seeds: with and without margin ranking, on top of less-forget, and on top of cosine normalization
+# alone.
 
 # %%
 for label in ("cosine", "cosine+mr", "cosine+lf", "lucir"):
@@ -424,9 +423,9 @@ mean = {label: row["average (CNN)"][0] for label, row in table.items()}
 assert mean["cosine+mr"] - mean["cosine"] > mean["lucir"] - mean["cosine+lf"] > 0
 
 # %% [markdown]
-# On top of the two other components it adds least (about two points in four of the five seeds, and it costs in one:
-# `05`); where less-forget is missing it adds more. By NME it gains nothing: the features come to lie better for the
-# head's embeddings, but the exemplars' means tell the classes apart no better than before.
+# On top of the two other components margin ranking adds least (about two points in four of the five seeds; in one it
+# costs accuracy: `05`); where less-forget is missing it adds more. Measured by NME it gains nothing: the features now
+# fit the head's embeddings better, but the exemplars' means tell the classes apart no better than before.
 
 # %%
 for without, with_it in (("cosine", "cosine+mr"), ("cosine+lf", "lucir")):
@@ -437,8 +436,8 @@ for without, with_it in (("cosine", "cosine+mr"), ("cosine+lf", "lucir")):
 # %% [markdown]
 # ## Try it
 #
-# Recorded: without margin ranking as A, with it as B (the picture). Point at a cell of the matrix to see
-# both letters.
+# Recorded runs: A is without margin ranking, B with it (the picture is B). Point at a cell of the matrix to see both
+# letters.
 
 # %%
 plots.show(plots.confusion(runs.firsts(bank)["cosine+mr"]))
@@ -454,8 +453,8 @@ panel = TrainingPanel(settings, data, bases=bases)
 panel
 
 # %% [markdown]
-# 1. **Predict**, then train: margin ranking on the *linear* head, everything else off. Its cosines are
-#    not what decides there.
+# 1. **Predict**, then train: margin ranking on the *linear* head, everything else off. Cosines are not what decides
+#    there.
 # 2. With 20 exemplars per class, is there anything left for margin ranking to do?
 # 3. Other values of $m$ and $K$, over all phases and several seeds, in the background:
 #    `lucir-edu sweep glyphs-b50-5 --grid margin=0.2,0.5,0.8 --grid top_k=1,2,5 --seeds 3 --out runs/margins`
@@ -476,18 +475,18 @@ assert mean["linear+mr"] > mean["replay"] + 4
 assert table["lucir exemplars_per_class=20"]["old taken for new"][0] < 5
 
 # %% [markdown]
-# On the linear head it helps, although cosines do not decide there: features and embeddings that are turned apart are
-# apart for the dot product as well. With 20 exemplars hardly an old image goes to a new class, whatever the
+# On the linear head it helps, although cosines do not decide there: turning features and embeddings apart separates
+# them for the dot product as well. With 20 exemplars per class hardly any old image goes to a new class, whatever the
 # method: there is little left to do.
 #
 # ## What you have learnt
 #
-# - Mistakes between old and new gather in pairs that look alike.
+# - Mistakes between old and new classes concentrate in pairs that look alike.
 # - Margin ranking asks old images to be closer to their class than to the $K$ hardest new classes, by
 #   a margin $m$, in cosines.
-# - Fed with logits it asks for a margin that is $\eta$ times smaller, and nothing tells you.
+# - When it is fed logits, it asks for a margin that is $\eta$ times smaller, and nothing tells you.
 # - It helps some look-alikes, not all, and costs the new classes a little.
-# - A margin to a random new class asks for something less often than one to the hardest.
+# - A margin to a random new class asks for something less often than a margin to the hardest.
 # - It moves features more than embeddings: a pair's embeddings stay about as far apart as they were.
 #
 # **Next:** `05_the_full_objective` puts everything together, and takes it apart again.
