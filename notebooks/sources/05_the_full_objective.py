@@ -36,7 +36,8 @@ table = {row["label"]: row for row in runs.compare(bank)}
 # %% [markdown]
 # ## The objective
 #
-# A batch $N$ has images of new classes and exemplars of old ones, $N_o \subset N$. All parts (Eq. 9):
+# A batch $N$ has images of new classes and exemplars of old ones, $N_o \subset N$. With all parts, the objective is
+# (Eq. 9):
 #
 # $$L = \frac{1}{|N|} \sum_{x \in N} \bigl( L_{ce}(x) + \lambda L^G_{dis}(x) \bigr)
 # + \frac{1}{|N_o|} \sum_{x \in N_o} L_{mr}(x)$$
@@ -47,7 +48,7 @@ table = {row["label"]: row for row in runs.compare(bank)}
 # | less-forget $L^G_{dis}$ | all images | features, and the teacher's | `03` |
 # | margin ranking $L_{mr}$ | old images | cosines | `04` |
 #
-# In the base phase there is no teacher and no old class: cross-entropy alone.
+# In the base phase there is no teacher and no old class, so only the cross-entropy is left.
 
 # %%
 plots.show(drawings.objective())
@@ -55,10 +56,10 @@ plots.show(drawings.objective())
 # %% [markdown]
 # ## Exercise 1: write it
 #
-# *Difficulty ●●●○, 15 minutes.* `output` is `Output(features, cosines, logits)` of the network that
-# learns, for all classes seen; `old_output` that of the teacher, for the `num_old` old classes, or
-# `None` in the base phase. Use `losses.adaptive_lambda`, `losses.less_forget` and `losses.margin_ranking`, or
-# copy your own of `03` and `04` into a cell above.
+# *Difficulty ●●●○, 15 minutes.* `output` is `Output(features, cosines, logits)` of the network that learns, for all
+# classes seen; `old_output` is that of the teacher, for the `num_old` old classes, or `None` in the base phase. Use
+# `losses.adaptive_lambda`, `losses.less_forget` and `losses.margin_ranking`, or copy your own from `03` and `04` into a
+# cell above.
 
 
 # %%
@@ -80,12 +81,12 @@ lucir_loss = checks.lucir_loss(lucir_loss)
 # %% [markdown]
 # <details><summary>Help</summary>
 #
-# The number of new classes is the number of columns of the logits minus the old ones. Which of the
-# three parts of `output` does each term take? Look at the table above.
+# The number of new classes is the number of columns of the logits minus the number of old classes. Which of the three
+# parts of `output` does each term take? Look at the table above.
 # </details>
 #
-# **Predict:** five phases with it, three exemplars per class, from the base network. The average
-# incremental accuracy of plain replay is below 50 %. And this?
+# **Predict:** five phases with this objective, three exemplars per class, starting from the base network. The average
+# incremental accuracy of plain replay is below 50 %. What will it be here?
 
 # %%
 my_guess = 50  # percent
@@ -121,9 +122,9 @@ plots.show(plots.accuracy({"LUCIR, yours": lucir, "replay": first["replay"],
 # %% [markdown]
 # ## A control: do not learn at all
 #
-# `02` showed that imprinted embeddings read new letters before any training. So here is a rival that
-# is easily overlooked: **freeze** the base network, imprint each phase's new classes, and train
-# nothing. **Predict:** where will it end, compared with LUCIR and with replay?
+# `02` showed that imprinted embeddings read new letters before any training. So here is a rival that is easily
+# overlooked: **freeze** the base network, imprint each phase's new classes, and train nothing. **Predict:** what will
+# its average incremental accuracy be, compared with that of LUCIR and of replay?
 
 # %%
 my_guess_frozen = 40  # percent, average over the phases
@@ -148,11 +149,12 @@ print(f"average {resting:.1f} % (your guess {my_guess_frozen}), LUCIR {average:.
 assert table["replay"]["average (CNN)"][0] + 5 < resting < average
 
 # %% [markdown]
-# It beats replay by far, and gets most of the way to LUCIR: on this data much of what is to be gained is
-# *not to break* what was there. (With a large network that was trained on other data before, and imprinted embeddings
-# for all classes, the base's too, this is *SimpleCIL*, which beat trained methods of its day: Zhou et al., IJCV 2024.)
-# Keep the number beside the table that comes now: a row that is not clearly above it has not shown that its training
-# was worth anything. (It is one network, of seed 0.) A paper that leaves this control out can claim too much.
+# It beats replay by far, and gets most of the way to LUCIR: on this data much of the possible gain comes from *not
+# breaking* what was there. (With a large network pretrained on other data, and imprinted embeddings for all classes,
+# including those of the base phase, this is *SimpleCIL*, which beat trained methods of its day: Zhou et al., IJCV
+# 2024.) Keep the number in mind for the table that comes next: a row that is not clearly above it has not shown that
+# its training was worth anything. (It is from one network, of seed 0.) A paper that leaves this control out can claim
+# too much.
 #
 # ## All combinations
 #
@@ -190,7 +192,7 @@ plots.show((figure, f"{words} Dashed: the frozen network, {resting:.1f}."))
 # %%
 means = {name: table[name]["average (CNN)"][0] for name in NAMES}
 print(f"your pair: {my_pair}")
-print("with the linear head less-forget and margin ranking make "
+print("with the linear head less-forget and margin ranking reach "
       f"{means['linear+lf+mr']:.1f} %, margin ranking alone {means['linear+mr']:.1f} %")  # fmt: skip
 assert means["linear+lf+mr"] < means["linear+mr"] - 3
 same = {runs.label(run): run["average_incremental_accuracy"]["cnn"] for run in bank
@@ -201,15 +203,14 @@ assert same["cosine"] < resting and 2 < same["lucir"] - resting < 4
 
 # %% [markdown]
 # The pair is less-forget and margin ranking: without the cosine head they do worse together than margin ranking alone.
-# And from the same base network (the dashed line is of seed 0) LUCIR is only three points above not learning at all.
-# Most of what it gains over replay is there without training, too: with old features and embeddings as they are, and
-# new embeddings no longer than the old.
+# And from the same base network (the dashed line is from seed 0) LUCIR is only three points above not learning at all.
+# Most of what it gains over replay is there without training, too: with old features and embeddings left as they are,
+# and new embeddings that are not longer than the old ones.
 #
 # ## Exercise 2: the effect of a component
 #
-# *Difficulty ●●○○, 10 minutes.* With eight numbers there are four comparisons for each switch: the two other
-# switches as they are, this one on and off. The **main effect** is the mean of these four
-# differences.
+# *Difficulty ●●○○, 10 minutes.* With eight numbers there are four comparisons for each switch: this switch on and off,
+# while the two other switches stay as they are. The **main effect** is the mean of these four differences.
 
 
 # %%
@@ -238,14 +239,14 @@ assert effects["cosine normalization"] > 10 > max(effects["less-forget"], effect
 assert effects["less-forget"] < effects["margin ranking"]
 
 # %% [markdown]
-# (The cosine switch brings imprinting along, which is two or three points of its effect: `02`.) Less-forget, the heart
-# of the method, last? **Predict:** in which surroundings does it help, and in
-# which not? An average hides that the parts depend on one another.
+# (The cosine switch brings imprinting along, which is two or three points of its effect: `02`.) So less-forget, the
+# heart of the method, comes last? An average hides that the parts depend on one another. **Predict:** with which
+# settings of the two other switches does it help, and with which not?
 
 
 # %%
 def added(key, switch):
-    """What turning a switch on changes, by the state of the two others."""
+    """What turning a switch on changes, for each state of the two others."""
     for others in itertools.product([False, True], repeat=2):
         off, on = ((*others[:switch], state, *others[switch:]) for state in (False, True))
         yield others, rows[on][key][0] - rows[off][key][0]
@@ -257,8 +258,9 @@ for (cosine, margin), change in added("average (CNN)", 1):
     assert (change > 1) if cosine else (change < 0)
 
 # %% [markdown]
-# With the cosine head it adds some points; with the linear head it *costs* some. It freezes old rows with their lengths
-# and biases, so classes of early phases lose to those of later ones (`03`), and no fewer old images go to the newest:
+# With the cosine head less-forget adds some points; with the linear head it *costs* some. There it freezes old rows
+# with their lengths and biases, so classes of early phases lose to those of later ones (`03`), and no fewer old images
+# go to the newest classes:
 
 # %%
 for (cosine, margin), change in added("old taken for new", 1):
@@ -267,9 +269,9 @@ for (cosine, margin), change in added("old taken for new", 1):
     assert (change < -5) if cosine else (change > -3)
 
 # %% [markdown]
-# This is an **interaction**: the effect of one part depends on another. A list of additions ("cosine, plus
-# less-forget, plus margin ranking") shows one path through the table only, and on another path the same
-# part would look useless. Margin ranking, on the other hand, adds something everywhere:
+# This is an **interaction**: the effect of one part depends on another. A list of additions ("cosine, plus less-forget,
+# plus margin ranking") shows only one path through the table, and on another path the same part would look useless.
+# Margin ranking, on the other hand, adds something everywhere:
 
 # %%
 for (cosine, forget), change in added("average (CNN)", 2):
@@ -278,8 +280,8 @@ for (cosine, forget), change in added("average (CNN)", 2):
     assert 1.5 < change < 6.5
 
 # %% [markdown]
-# Runs of one seed share the base network and the batches, so **compare them seed by seed**: what comes from the seed
-# cancels in the difference, and an unusual seed, which a mean hides, shows.
+# Runs with the same seed share the base network and the batches, so **compare them seed by seed**: what comes from the
+# seed cancels in the difference, and an unusual seed, which a mean hides, becomes visible.
 
 # %%
 by_seed = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["cnn"]
@@ -293,14 +295,14 @@ for part, (one, other) in PARTS.items():
     assert min(differences[:2] + differences[3:]) > 1.9 > 1.5 > differences[2]
 
 # %% [markdown]
-# In four of the five seeds each part adds something, every time. In seed 2 it adds little, or costs: in its phase
-# 1 the weight of less-forget was too much for the learning rate (`03` looks at it). Two means with their sd beside
-# each other would have told you neither.
+# In four of the five seeds each part adds something, every time. In seed 2 it adds little, or costs accuracy: in phase
+# 1 of that seed the weight of less-forget was too large for the learning rate (`03` looks at it). Two means side by
+# side, with their sd, would have told you neither.
 #
-# ## What is paid for it?
+# ## What does it cost?
 #
 # **Predict:** forgetting falls from replay to LUCIR. What happens to the accuracy of an alphabet just after it was
-# learnt?
+# learned?
 
 # %%
 my_guess_fresh = "higher, the same or lower"
@@ -311,7 +313,7 @@ for name in ("replay", "cosine", "cosine+mr", "cosine+lf", "lucir"):
     found = [run for run in bank if runs.label(run) == name]
     fresh[name] = sum(run.accuracy_matrix().diagonal()[1:].mean() for run in found) / len(found)
     lost[name] = table[name]["forgetting (CNN)"][0]
-    print(f"{name:9s} forgetting {lost[name]:.1f} points, just learnt {fresh[name]:.1f} %")
+    print(f"{name:9s} forgetting {lost[name]:.1f} points, just learned {fresh[name]:.1f} %")
 print(f"Your guess was: {my_guess_fresh}")
 assert lost["replay"] > lost["cosine"] > lost["cosine+mr"] > lost["cosine+lf"] > lost["lucir"]
 assert fresh["cosine"] > fresh["replay"] and lost["cosine+lf"] < 0.5 * lost["cosine"]
@@ -320,10 +322,10 @@ for with_it, without in (("cosine+mr", "cosine"), ("lucir", "cosine+lf")):
     assert 0.5 < fresh[without] - fresh[with_it] < 2.5, "margin ranking's price"
 
 # %% [markdown]
-# The cosine head costs nothing: new alphabets are even learnt a little better. Margin ranking costs a point or two.
-# Less-forget, with its frozen embeddings, halves the forgetting and costs eight points of what is just learnt: keeping
-# (*stability*) and learning (*plasticity*) pull against each other. So never read forgetting by itself: a network that
-# never answers with a new class would have none.
+# The cosine head costs nothing: new alphabets are even learned a little better. Margin ranking costs a point or two.
+# Less-forget, with its frozen embeddings, halves the forgetting and costs eight points of accuracy on what was just
+# learned: keeping (*stability*) and learning (*plasticity*) pull against each other. So never judge by forgetting
+# alone: a network that never answers with a new class would have none.
 #
 # ## How many exemplars?
 #
@@ -385,19 +387,19 @@ print(f"gain: replay {gain['replay']:+.1f}, LUCIR {gain['lucir']:+.1f} points")
 assert gain["replay"] > 2 * gain["lucir"]
 
 # %% [markdown]
-# Where the head is unbalanced, balancing it afterwards helps a lot; where it was balanced during the
-# training, little is left to do, as the paper says.
+# Where the head is unbalanced, balancing it afterwards helps a lot; where it was balanced during training, little is
+# left to do, as the paper says.
 #
 # ## Two readings of one network
 #
-# **CNN** is the head's answer. **NME** asks which class's *mean of exemplars* is nearest: unit
-# features, averaged, made a unit vector.
+# **CNN** is the head's answer. **NME** asks which class's *mean of exemplars* is nearest: the exemplars' unit features,
+# averaged, and made a unit vector again.
 #
 # ## Exercise 3: nearest mean of exemplars
 #
-# *Difficulty ●●○○, 10 minutes.* For each class: make its exemplars' features unit vectors, average them, make the mean
-# a unit vector. The answer for an image is the class whose mean has the highest cosine with its feature. (For unit
-# vectors the nearest by distance is the same one.) `losses.cosine_similarity_matrix` may be used.
+# *Difficulty ●●○○, 10 minutes.* For each class: make its exemplars' features unit vectors, average them, and make the
+# mean a unit vector. The answer for an image is the class whose mean has the highest cosine with its feature. (For unit
+# vectors the nearest by distance is the same one.) You may use `losses.cosine_similarity_matrix`.
 
 
 # %%
@@ -417,7 +419,7 @@ nearest_mean = checks.nearest_mean(nearest_mean)
 # %% [markdown]
 # <details><summary>Help</summary>
 #
-# `exemplar_labels == c` picks the exemplars of class $c$; `torch.stack` makes a matrix of the means.
+# `exemplar_labels == c` picks the exemplars of class $c$; `torch.stack` turns the means into a matrix.
 # </details>
 
 # %%
@@ -439,15 +441,15 @@ lucir_gap = table["lucir"]["last (NME)"][0] - table["lucir"]["last (CNN)"][0]
 assert abs(lucir_gap) < 5
 
 # %% [markdown]
-# NME does not use the head, so it does not suffer from its bias: a large gap between the two says that the *head* is
-# the trouble. With LUCIR the gap is nearly closed. How much of replay's distance to LUCIR is the head's?
+# NME does not use the head, so it does not suffer from its bias: a large gap between the two means that the *head* is
+# the problem. With LUCIR the gap is nearly closed. How much of the distance from replay to LUCIR is due to the head?
 
 # %%
 ends_of = {(name, kind): table[name][f"last ({kind})"][0] for name in ("replay", "lucir")
            for kind in ("CNN", "NME")}  # fmt: skip
 gap = ends_of["lucir", "CNN"] - ends_of["replay", "CNN"]
 by_nme = ends_of["replay", "NME"] - ends_of["replay", "CNN"]
-print(f"LUCIR's head above replay's {gap:.1f} points, replay's NME above its head {by_nme:.1f}")
+print(f"LUCIR's head is {gap:.1f} points above replay's, replay's NME {by_nme:.1f} above its head")
 assert 13 < by_nme < 14 and 18.5 < gap < 19.5
 each = {name: {run["seed"]: run["last_accuracy"] for run in bank if runs.label(run) == name}
         for name in ("replay", "lucir")}  # fmt: skip
@@ -456,23 +458,23 @@ print("LUCIR's head above replay's NME, seeds 0 to 4:", ", ".join(f"{a:+.1f}" fo
 assert 3.5 < min(ahead[:2] + ahead[3:]) < max(ahead) < 8.5 and ahead[2] < 0
 
 # %% [markdown]
-# Reading replay's own features by NME wins 13 of the 19 points: most of the distance is in the head, the rest in the
-# features. Seed by seed LUCIR's head is 4 to 8 points above replay's NME, but for the unstable seed 2.
+# Reading replay's own features by NME gains 13 of the 19 points: most of the distance is in the head, the rest in the
+# features. Seed by seed LUCIR's head is 4 to 8 points above replay's NME, except in the unstable seed 2.
 #
 # ## Where each part helps, and where not
 #
 # | part | helps | helps little, or not |
 # |---|---|---|
-# | cosine normalization | the head's bias; with everything else | alone on CIFAR-100 with little training (`06`) |
+# | cosine normalization | against the head's bias; together with everything else | alone on CIFAR-100 with little training (`06`) |
 # | less-forget | old classes, together with frozen embeddings and the cosine head | on a linear head: it costs accuracy there |
-# | margin ranking | the head in all four surroundings, by 2 to 6 points on average; most on the plain linear head | it adds least once the two others are on; NME, with the cosine head |
+# | margin ranking | the head in all four combinations of the two others, by 2 to 6 points on average; most on the plain linear head | it adds least once the two others are on; NME, with the cosine head |
 # | LUCIR as a whole | the more, the fewer exemplars are kept | when a fifth of the images is kept |
 # | class-balance fine-tuning | unbalanced heads | LUCIR |
 #
 # ## Try it
 #
-# All combinations, phases and seeds; the other settings of this notebook are folded away. This is replay, as A, beside
-# LUCIR, as B:
+# Here are all combinations, phases and seeds; the other settings of this notebook are folded away. A is replay, B is
+# LUCIR:
 
 # %%
 plots.show(plots.accuracy({name: runs.firsts(bank)[name] for name in ("replay", "lucir")}))
@@ -492,11 +494,11 @@ panel
 #
 # - The integrated objective is cross-entropy, plus $\lambda$ times less-forget, plus margin ranking on
 #   old images.
-# - Effects of components depend on one another; a table of all combinations shows it, a list of
-#   additions does not.
+# - The effects of components depend on one another; a table of all combinations shows this, a list of additions does
+#   not.
 # - A frozen, imprinted network is a strong rival, and belongs in the comparison.
 # - Runs that share a seed are compared seed by seed.
 # - The fewer exemplars, the more rebalancing matters; with many, plain replay is as good or better.
-# - CNN and NME are two readings; when they differ much, the head is biased.
+# - CNN and NME are two readings of one network; when they differ much, the head is biased.
 #
-# **Next:** `06_reproducing_the_paper` asks which of this holds on CIFAR-100, and which number is which.
+# **Next:** `06_reproducing_the_paper` asks which of these results hold on CIFAR-100, and which number is which.
