@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from lucir_edu import config as configs
 from lucir_edu.config import DEVICES, METHODS, PRESETS, UsageError, parse, preset
 
-# What needs torch is imported where it is used: a mistake in the arguments should not wait seconds.
+# Modules that need torch are imported where they are used: a mistake in the arguments should be
+# reported at once, not after seconds.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,12 +29,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
             message += configs.nearest(found[1], re.findall(r"[\w-]+", found[2]))
-        raise UsageError(f"{message}; `{self.prog} --help` shows what is possible")
+        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when all went well, 2 for a user's mistake, 130 after Ctrl-C."""
-    if hasattr(sys.stdout, "reconfigure"):  # a pipe on Windows may have no letter for "–" or "Я"
+    """Run a command; return 0 if all went well, 2 for a user's mistake, 130 after Ctrl-C."""
+    if hasattr(sys.stdout, "reconfigure"):  # a pipe on Windows may not be able to encode "–" or "Я"
         sys.stdout.reconfigure(errors="replace")
     try:
         options = _parser().parse_args(arguments)
@@ -42,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return options.command(options) or 0
     except UsageError as error:
         if os.environ.get("RANK", "0") != "0":
-            time.sleep(2)  # what is everyone's mistake the first process tells, and ends us
+            time.sleep(2)  # all processes make the same mistake; the first reports it and ends us
         print(f"lucir-edu: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
+    except BrokenPipeError:  # the reader of our output is gone, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a name that is too long, a disk that is full …
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_warning(message: Warning, category: type, filename: str, line: int, *_: object) -> None:
-    """Ours in a line; those of libraries as usual."""
+    """Print our own warnings in one line, those of libraries as usual."""
     if category.__module__.startswith("lucir_edu"):
         text = f"lucir-edu: warning: {message}\n"
     else:
@@ -71,26 +72,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lucir-edu",
         description="Class-incremental learning with LUCIR (Hou et al., CVPR 2019).",
-        epilog="`lucir-edu COMMAND --help` tells more.",
+        epilog="Run `lucir-edu COMMAND --help` for details.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser(
         "run",
-        help="train through all phases and keep the results",
-        description="Train through all phases; print a table; keep the results in a folder.",
+        help="train through all phases and save the results",
+        description="Train through all phases, print a table, and save the results in a folder.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_settings(),
     )
     _add_run_options(run)
-    run.add_argument("--seed", type=int, help="of weights, batches and augmentation (default 0)")
-    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument("--seed", type=int, help="seed of weights, batches, augmentation (default 0)")
+    run.add_argument("--resume", action="store_true", help="continue the run in --out")
     run.set_defaults(command=_run)
 
     sweep = commands.add_parser(
         "sweep",
         help="many runs: a grid of settings, several seeds each",
-        description="Perform every combination of a grid; go on where an earlier call stopped.",
+        description="Run every combination of a grid; continue where an earlier call stopped.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_settings(),
     )
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="WHAT",
         help="switches (cosine,less_forget) or a setting and its values (method=replay,lucir); "
-        "may be given again",
+        "may be repeated",
     )
     sweep.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="run seeds 0 … N-1 (default 1)"
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bases",
         type=_path,
         metavar="DIR",
-        help="take over base phases that runs in DIR have learnt with the same settings "
+        help="reuse base phases that runs in DIR have learned with the same settings "
         "(default: --out)",
     )
     sweep.set_defaults(command=_sweep)
@@ -135,11 +136,14 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench",
-        help="speed of the training step, beside its limits",
-        description="Measure images per second of the training step and of evaluation, beside a "
-        "plain pipeline and the machine's limits. Takes some minutes; leave the machine alone.",
+        help="speed of the training step, compared with its limits",
+        description="Measure images per second of the training step and of evaluation, compared "
+        "with a plain pipeline and the machine's limits. Takes a few minutes; leave the machine "
+        "alone meanwhile.",
     )
-    bench.add_argument("--json", type=_path, metavar="FILE", help="write the figures to a file too")
+    bench.add_argument(
+        "--json", type=_path, metavar="FILE", help="also write the figures to a file"
+    )
     bench.add_argument("--device", default="auto", choices=DEVICES)
     bench.add_argument(
         "--rounds", type=int, default=7, metavar="N", help="turns of each contender (default 7)"
@@ -149,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="fetch or check a data set",
-        description="Fetch a data set, or check it; in a folder of images, every one is read.",
+        description="Fetch a data set, or check it; for a folder of images, every one is read.",
     )
     data.add_argument("--dataset", default="glyphs", choices=configs.CHOICES["dataset"])
     data.add_argument("--data-root", type=_path, metavar="DIR")
@@ -158,17 +162,17 @@ def _parser() -> argparse.ArgumentParser:
     grade = commands.add_parser(
         "grade",
         help="grade the exercises of handed-in notebooks",
-        description="Grade the exercises of notebooks. Their imports and definitions are run, with "
-        "your rights; nothing is trained.",
+        description="Grade the exercises of notebooks. Their imports and definitions are run with "
+        "your permissions; nothing is trained.",
     )
     grade.add_argument("notebooks", nargs="+", type=_path, metavar="NOTEBOOK")
-    grade.add_argument("--csv", type=_path, metavar="FILE", help="write a table to a file too")
+    grade.add_argument("--csv", type=_path, metavar="FILE", help="also write a table to a file")
     grade.set_defaults(command=_grade)
     return parser
 
 
 def _path(text: str) -> Path:
-    if not text:  # as of a shell variable that is not set; it would be the present folder
+    if not text:  # from a shell variable that is not set, say; it would mean the current folder
         raise argparse.ArgumentTypeError("a path is empty; name one")
     try:
         return Path(text).expanduser()
@@ -183,7 +187,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a setting (see below); method=NAME sets all switches; may be given again",
+        help="change a setting (see below); method=NAME sets all switches; may be repeated",
     )
     parser.add_argument(
         "--data-root", type=_path, metavar="DIR", help="where data sets are kept (default: data)"
@@ -201,7 +205,7 @@ def _settings() -> str:
         if field.name in configs.CHOICES:
             line += f"  ({' | '.join(configs.CHOICES[field.name])})"
         lines.append(line)
-    return "\n".join([*lines, "", "What each means stands beside it in lucir_edu/config.py."])
+    return "\n".join([*lines, "", "Each setting is explained in lucir_edu/config.py."])
 
 
 def _check(settings: Iterable[configs.Config], options: argparse.Namespace) -> None:
@@ -275,9 +279,9 @@ def _sweep(options: argparse.Namespace) -> int:
         if value > most:
             raise UsageError(f"--{name} {value} is too many; choose at most {most}")
     if any("seed" in setting for setting in (fixed, *settings)):
-        raise UsageError("a sweep has its seeds from --seeds N; take seed out of --set and --grid")
+        raise UsageError("a sweep gets its seeds from --seeds N; remove seed from --set and --grid")
     if options.bases and not options.bases.is_dir():
-        raise UsageError(f"--bases {options.bases} is no folder; name one that has runs in it")
+        raise UsageError(f"--bases {options.bases} is not a folder; name one that holds runs")
     settings = [{**fixed, **setting} for setting in settings]
     _check((preset(options.preset, **setting) for setting in settings), options)
     out = options.out or Path("runs") / f"sweep-{options.preset}"
@@ -307,7 +311,8 @@ def _sweep(options: argparse.Namespace) -> int:
             )
     except KeyboardInterrupt:
         print(
-            f"\nlucir-edu: stopped; what is finished is kept in {out}; the same command goes on",
+            f"\nlucir-edu: stopped; what is finished is kept in {out}; "
+            "run the same command to go on",
             file=sys.stderr,
         )
         return 130
@@ -328,10 +333,10 @@ def _report(options: argparse.Namespace) -> int:
         found = [run for run in every if run.complete]
         for run in every:
             if not run.complete:
-                print(f"left out, for it is not complete: {run.path}", file=sys.stderr)
+                print(f"left out because it is not complete: {run.path}", file=sys.stderr)
         if not found:
             raise UsageError(
-                "none of the runs is complete; go on with one by lucir-edu run --resume"
+                "none of the runs is complete; continue one with lucir-edu run --resume"
             )
         _print_table(runs.compare(found))
         _name_stale(found)
@@ -349,28 +354,28 @@ def _name_stale(found: Iterable[Any]) -> None:
     if paths:
         print(
             f"lucir-edu: warning: computed by another version of the code: {paths[0]}"
-            f"{f' and {len(paths) - 1} more' * (len(paths) > 1)}; to have one anew, remove its "
-            f"folder and run it again",
+            f"{f' and {len(paths) - 1} more' * (len(paths) > 1)}; to recompute one, remove "
+            f"its folder and run it again",
             file=sys.stderr,
         )
 
 
 @contextlib.contextmanager
 def _of_the_lab(what: str) -> Iterator[None]:
-    """For an import of what may not be installed where there is no Jupyter."""
+    """For an import that may fail where Jupyter is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{what} needs what the notebooks need ({error.name} is missing); install it: "
+            f"{what} needs the notebooks' packages ({error.name} is missing); install them: "
             f'pip install -c constraints.txt -e ".[lab]"'
         ) from None
 
 
 @contextlib.contextmanager
 def _writable(path: Path | None) -> Iterator[Path | None]:
-    """A file to write to that appears whole when all is done; nobody wants to hear after minutes of
-    work that its folder is read-only."""
+    """A file to write to; it appears when all is done, and whole. It is created first: nobody wants
+    to hear after minutes of work that its folder is read-only."""
     if path is None:
         yield None
         return
@@ -378,13 +383,13 @@ def _writable(path: Path | None) -> Iterator[Path | None]:
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
-    if path.exists() and not path.is_file():  # a file would take the place of /dev/stdout for good
+    if path.exists() and not path.is_file():  # a file would replace /dev/stdout for good
         raise UsageError(f"{path} is a device or a pipe; name a file")
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(whole(path))
         except OSError as error:
-            raise UsageError(f"cannot write {path} ({error.strerror})") from None
+            raise UsageError(f"cannot write {path} ({error.strerror}); name another file") from None
         yield file
 
 
@@ -466,14 +471,14 @@ def _grade(options: argparse.Namespace) -> int:
                 tqdm.write(f"  {one.exercise:26s}{one.verdict}{why}")
                 rows.append((one.notebook, one.exercise, one.verdict, one.because))
         if file:
-            # with a mark at the start, without which Excel reads it in another encoding
+            # with a mark at the start; without it Excel assumes another encoding
             with open(file, "w", newline="", encoding="utf-8-sig", errors="replace") as stream:
                 csv.writer(stream).writerows(rows)
     return 2 if refused else 0
 
 
 def _named(pattern: Path) -> list[Path]:
-    """The files that a pattern names: Windows' shells leave that to the program."""
+    """The files that a pattern names: shells on Windows leave expanding it to the program."""
     if os.path.exists(pattern):
         return [pattern]
     return sorted(map(Path, glob.glob(str(pattern)))) or [pattern]
@@ -493,11 +498,11 @@ def _list_damaged(root: Path) -> None:
     for path, reason in shown:
         print(f"{pictures.shown(path)}: {reason}")
     if len(shown) < len(found):
-        print(f"… and {len(found) - len(shown)} more; all of them with `| more`")
+        print(f"… and {len(found) - len(shown)} more; add `| more` to see all of them")
     if found:
         raise UsageError(
-            f"{len(found)} of {len(paths)} images cannot be read; mend or remove them, or leave "
-            f"them out by --set damaged=skip"
+            f"{len(found)} of {len(paths)} images cannot be read; repair or remove them, or "
+            f"leave them out with --set damaged=skip"
         )
 
 

@@ -328,7 +328,7 @@ def test_runs_of_other_code_are_named(finished, tmp_path, capsys):
     assert cli.main(["report", str(folder / "run")]) == 0
     assert "another version" not in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 0
-    told = f"by another version of the code: {tmp_path / 'one'} and 1 more; to have one anew"
+    told = f"by another version of the code: {tmp_path / 'one'} and 1 more; to recompute one"
     assert told in capsys.readouterr().err
 
 

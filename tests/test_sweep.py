@@ -160,7 +160,7 @@ def test_ctrl_c_stops_the_workers_and_says_what_is_kept(dask, tmp_path, capsys):
         signal.signal(signal.SIGINT, earlier)
         thread.join()
     assert code == 130
-    assert f"what is finished is kept in {tmp_path}; the same command goes on" in (
+    assert f"what is finished is kept in {tmp_path}; run the same command to go on" in (
         capsys.readouterr().err
     )
 
