@@ -1,7 +1,7 @@
 """What a run leaves on disk: results.json, arrays.npz, and a checkpoint per phase.
 
-Inside a long phase there is one more, ``midway.safetensors``, from which a run that was stopped
-goes on; it is gone when the phase is done.
+During a long phase there is one more file, ``midway.safetensors``, from which a run that was
+stopped continues; it is removed when the phase is done.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ from lucir_edu.stream import make as make_stream
 from lucir_edu.trainer import EpochEnd, Event, Measurement, Midway, PhaseEnd, State, train
 
 RESULTS, ARRAYS, MIDWAY, LOCK = "results.json", "arrays.npz", "midway.safetensors", ".lock"
-KEEP_EVERY = 60.0  # seconds, at the least, between two states kept inside a phase
-LOCK_PATIENCE = 3.0  # seconds in which a run that was just stopped may leave its folder
+KEEP_EVERY = 60.0  # seconds, at least, between two states kept inside a phase
+LOCK_PATIENCE = 3.0  # seconds that a run that was just stopped has to release its folder
 BY_TWO_CLASSES = ("confusion_cnn", "confusion_nme", "embedding_angles")  # arrays (P, C, C)
 BANK = Path(__file__).parents[1] / "data" / "bank"
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
 MACHINE = ("code", "torch", "device", "precision")  # of an environment: one run has one of each
-LATER = (  # settings that count from the first incremental phase on
+LATER = (  # settings that take effect from the first incremental phase on
     "exemplars_per_class", "memory_total", "joint", "less_forget", "margin_ranking", "imprint",
     "adaptive_lambda", "freeze_old_embeddings", "balanced_finetune", "score_distillation",
     "distillation", "lambda_base", "lambda_rule", "top_k", "margin", "margin_weight",
@@ -50,14 +50,14 @@ LATER = (  # settings that count from the first incremental phase on
 
 
 class Run(dict):
-    """A run's results: a mapping like ``results.json``, with ``arrays`` and ``path`` beside.
+    """A run's results: a mapping like ``results.json``, plus ``arrays`` and ``path``.
 
-    Arrays, P phases and C classes, in the order in which classes come: ``confusion_cnn`` and
-    ``confusion_nme`` (P, C, C), counts, row the true class; ``embedding_angles`` (P, C, C), whole
-    degrees between class embeddings; ``weight_norms``, ``biases``, ``mean_logits`` and
-    ``logit_sds`` (P, C); ``positions`` (P, C, images, 2), features of a few test images of each
+    The arrays, for P phases and C classes in class order: ``confusion_cnn`` and ``confusion_nme``
+    (P, C, C), counts, with a row per true class; ``embedding_angles`` (P, C, C), the angles between
+    class embeddings in whole degrees; ``weight_norms``, ``biases``, ``mean_logits`` and
+    ``logit_sds`` (P, C); ``positions`` (P, C, images, 2), the features of a few test images of each
     class in a plane (see :class:`lucir_edu.trainer.Measurement`). Where a class was not yet seen,
-    counts and degrees are 0, others NaN.
+    counts and degrees are 0, all others NaN.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Run(dict):
         return [phase[kind] for phase in self["phases"]]
 
     def accuracy_matrix(self, kind: str = "cnn") -> np.ndarray:
-        """(P, P): row t, column j: accuracy after phase t on the classes that came in phase j; NaN
-        above the diagonal.
+        """(P, P); row t, column j is the accuracy after phase t on the classes that came in phase
+        j; NaN above the diagonal.
 
         Raises:
             KeyError: kind is "nme", and there was no memory.
@@ -90,7 +90,7 @@ class Run(dict):
         return matrix
 
     def old_new_confusion(self, phase: int) -> metrics.OldNewConfusion:
-        """Where old and new classes' test images go after a phase (from 0), by the head."""
+        """How the head classifies test images of old and new classes after a phase (from 0)."""
         num_old, seen = self["bounds"][phase : phase + 2]
         counts = self.arrays["confusion_cnn"][phase][:seen, :seen]
         truth, guess = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
@@ -112,22 +112,22 @@ def perform(
     """Train through all phases and gather the results.
 
     Args:
-        preset: a name to remember the config by. :func:`compare` takes runs of one preset for runs
-            on one data set: give each of your own a name.
-        start: a network to go on from, of the base phase, as of :func:`load_bases`.
-        base: a run whose base phase is this one's too, as of :func:`same_base`; it is not learnt
-            again.
-        out: a folder to write to after every phase, and now and then inside one; None writes
+        preset: a name for the config. :func:`compare` assumes that runs of one preset are on one
+            data set: give each data set of your own a name of its own.
+        start: a network to continue from, after the base phase, as returned by :func:`load_bases`.
+        base: a run with the same base phase, as returned by :func:`same_base`; that phase is not
+            learned again.
+        out: a folder to write to after every phase, and from time to time inside one; None writes
             nothing.
-        resume: go on with the run in ``out``, if there is one. One that is complete is given back
-            as it is, even if it is :func:`stale`.
+        resume: continue the run in ``out``, if there is one. A complete run is returned as it is,
+            even if it is :func:`stale`.
         device: auto, cpu, cuda or mps.
         watch: is called with every event.
 
     Raises:
-        UsageError: ``out`` holds a run already, or another one than is to be resumed; a class has
-            no training or no test image; ``start`` is of a later phase; or as
-            :func:`lucir_edu.trainer.train`.
+        UsageError: ``out`` already holds a run, or a different one from that to be resumed; a class
+            has no training or no test image; ``start`` is from a later phase; or for the reasons
+            that :func:`lucir_edu.trainer.train` gives.
     """
     stream, target = make_stream(config, dataset), hardware.pick_device(device)
     for part, split in (("training", stream.dataset.train), ("test", stream.dataset.test)):
@@ -148,9 +148,9 @@ def perform(
             out = Path(out)
             if resume and (out / RESULTS).exists():
                 earlier = _earlier(out, config, stream, resume, about["environment"])
-                if earlier.complete:  # there is nothing to write, maybe to what cannot be written
+                if earlier.complete:  # there is nothing to write, and the folder may be read-only
                     with contextlib.suppress(OSError):
-                        for leftover in (MIDWAY, LOCK):  # of one that was killed at its very end
+                        for leftover in (MIDWAY, LOCK):  # of a run that was killed at its very end
                             (out / leftover).unlink(missing_ok=True)
                     return earlier
             stack.enter_context(_alone(out))
@@ -163,7 +163,7 @@ def perform(
         elif base is not None:
             start = dataclasses.replace(load_state(base.path, 0), exemplars=None, plane=None)
         if midway is not None and midway.phase != (0 if start is None else start.phase + 1):
-            midway = None  # its phase was finished after it was kept
+            midway = None  # its phase was finished after it was saved
         writes = out is not None and hardware.is_first()
         measurements, run, last_kept = [], earlier, time.monotonic()
         for event in train(config, dataset, device=device, start=start, midway=midway):
@@ -191,10 +191,10 @@ def perform(
 
 
 def check_free(out: Path) -> None:
-    """Complain when a folder holds a run, begun or done.
+    """Refuse a folder that holds a run, whether begun or complete.
 
     Raises:
-        UsageError: it does.
+        UsageError: it holds one.
     """
     if any((out / name).exists() for name in (RESULTS, MIDWAY)):
         raise UsageError(
@@ -203,7 +203,7 @@ def check_free(out: Path) -> None:
 
 
 def kept(out: Path) -> str:
-    """In words, what a run that was stopped has left in its folder; "" when that is nothing."""
+    """What a run that was stopped has left in its folder, in words; "" for nothing."""
     phases = len(load(out)["phases"]) if (out / RESULTS).exists() else 0
     words = [f"{phases} finished phase{'s' * (phases != 1)}"] if phases else []
     with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError):
@@ -216,7 +216,7 @@ def kept(out: Path) -> str:
 
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; those who train this one together are not others."""
+    """Keep other runs out of a folder, but not the processes that train this run together."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; choose another --out")
     lock = FileLock(out / LOCK, timeout=LOCK_PATIENCE)
@@ -224,7 +224,7 @@ def _alone(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         if hardware.is_first():
             lock.acquire()
-            for forgotten in out.glob(".*.tmp"):  # by one that was killed while it wrote
+            for forgotten in out.glob(".*.tmp"):  # left by a run that was killed while it wrote
                 forgotten.unlink()
     except Timeout:
         raise UsageError(
@@ -245,23 +245,23 @@ def _alone(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(out: Path) -> Iterator[None]:
-    """A disk that is full, or was taken away, is no fault of the program."""
+    """Report a disk that is full or was removed in one line: it is not the program's fault."""
     try:
         yield
     except OSError as error:
         raise UsageError(
-            f"cannot write to {out} ({error.strerror or error}); mend that and go on with "
+            f"cannot write to {out} ({error.strerror or error}); fix that and go on with "
             f"--resume: {kept(out) or 'nothing'} is kept"
         ) from None
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """Those that decide the results: images read by more processes are the same images."""
+    """The settings that decide the results; more processes (workers) read the same images."""
     return {key: value for key, value in config.to_dict().items() if key != "workers"}
 
 
 def _identity(config: Config, stream: Stream, environment: Mapping[str, Any]) -> str:
-    """What has to be the same for a training to go on in the middle of a phase."""
+    """What must be the same for a training to continue in the middle of a phase."""
     machine = {key: environment[key] for key in MACHINE}
     about = [_settings(config), stream.dataset.fingerprint, machine]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -270,7 +270,7 @@ def _identity(config: Config, stream: Stream, environment: Mapping[str, Any]) ->
 def _earlier(
     out: Path, config: Config, stream: Stream, resume: bool, environment: Mapping[str, Any]
 ) -> Run | None:
-    """The run to go on with, if any; complains if ``out`` may not be used."""
+    """The run to continue, if any; raises an error if ``out`` must not be used."""
     if not resume:
         check_free(out)
     if not (out / RESULTS).exists():
@@ -285,7 +285,7 @@ def _earlier(
         raise UsageError(f"{out} holds a run on other data; choose another --out")
     was = earlier["environment"]
     other = [f"{key} {was.get(key)}" for key in MACHINE if was.get(key) != environment[key]]
-    if other and not earlier.complete:  # for one run is not of two kinds
+    if other and not earlier.complete:  # because one run must not be of two kinds
         raise UsageError(
             f"{out} holds a run begun with {', '.join(other)}; go on with that, or choose "
             f"another --out"
@@ -294,7 +294,7 @@ def _earlier(
 
 
 def _both(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment of a run that was begun in one and goes on in another."""
+    """The environment of a run that was begun in one environment and continues in another."""
     both = {}
     for key, value in now.items():
         before = was.get(key)
@@ -314,8 +314,8 @@ def assemble(
 
     Args:
         earlier: a run that these measurements continue; it keeps what it has.
-        about: further entries of the results: ``preset``, ``method`` (as of :func:`method_of`) and
-            ``environment`` are wanted by what compares, saves and loads runs.
+        about: further entries of the results. The functions that compare, save and load runs need
+            ``preset``, ``method`` (as returned by :func:`method_of`) and ``environment``.
     """
     phases = list(earlier["phases"]) if earlier else []
     total = stream.bounds[-1]
@@ -380,7 +380,7 @@ def save_state(event: PhaseEnd, folder: Path) -> None:
         tensors[f"exemplars.{label:05d}"] = indices
     tensors["plane"] = event.plane.contiguous().cpu()
     with whole(folder / _state_name(event.measurement.phase)) as temporary:
-        temporary.write_bytes(as_bytes(tensors))  # (save_file has temporary files of its own)
+        temporary.write_bytes(as_bytes(tensors))  # (save_file makes temporary files of its own)
 
 
 def save_midway(midway: Midway, identity: str, folder: Path) -> None:
@@ -393,7 +393,7 @@ def save_midway(midway: Midway, identity: str, folder: Path) -> None:
 
 
 def load_midway(folder: Path, identity: str) -> Midway | None:
-    """What :func:`save_midway` wrote; None when there is nothing of this very training."""
+    """What :func:`save_midway` wrote; None if there is nothing from this same training."""
     try:
         with safe_open(folder / MIDWAY, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -401,7 +401,7 @@ def load_midway(folder: Path, identity: str) -> Midway | None:
                 return None
             tensors = {name: _read(file, name) for name in file.keys()}  # noqa: SIM118
         return Midway(**{**json.loads(metadata["about"]), "tensors": tensors})
-    except Exception:  # there is none, or a damaged one: each library has its own
+    except Exception:  # there is none, or a damaged one: each library raises its own
         return None
 
 
@@ -424,10 +424,10 @@ def load(folder: str | Path) -> Run:
         run = Run(results, arrays, folder)
         count = len(run["phases"])
         if all(len(values) == count + 1 for values in arrays.values()):
-            # killed in save, between the one file and the other
+            # killed in save, between the two files
             run.arrays = {name: values[:count] for name, values in arrays.items()}
         _check(run)
-    except Exception as error:  # JSON, zip, zlib and numpy each have their own
+    except Exception as error:  # JSON, zip, zlib and numpy each raise their own
         reason = " ".join(str(error).split())[:120]
         raise UsageError(
             f"{folder} holds a damaged or foreign run ({reason}); remove it and run again"
@@ -437,19 +437,19 @@ def load(folder: str | Path) -> Run:
 
 HOLDS_RUNS = "name a folder that `lucir-edu run` has written"
 MOST_BYTES = 2**31  # of arrays; 1000 classes in 11 phases take a tenth of it
-MOST_IMAGES = 1e8  # judged in all phases together
+MOST_IMAGES = 1e8  # classified in all phases together
 
 
 def _number(text: str) -> int | float:
-    """A number in JSON; the standard knows no NaN, and nothing here is beyond 10**18."""
+    """A number in JSON; the standard has no NaN, and nothing here is beyond 10**18."""
     number = int(text) if text.lstrip("-").isdigit() and len(text) < 19 else float(text)
     if not abs(number) < 1e18:
-        raise ValueError(f"{text[:20]} is no number of a run")
+        raise ValueError(f"{text[:20]} is not a number that a run can have")
     return number
 
 
 def _check(run: Run) -> None:
-    """Complain (with any exception) unless the files are as :func:`save` writes them."""
+    """Raise an exception (of any kind) unless the files are as :func:`save` writes them."""
     config, bounds, phases = Config.from_dict(run["config"]), run["bounds"], run["phases"]
     count, classes = len(phases), bounds[-1]
     summaries = ("average_incremental_accuracy", "last_accuracy", "forgetting")
@@ -467,7 +467,7 @@ def _check(run: Run) -> None:
         ({"confusion_cnn", "weight_norms"} <= run.arrays.keys(), ARRAYS),
     ):
         if not right:
-            raise ValueError(f"its {what} cannot be")
+            raise ValueError(f"impossible {what}")
     for number, phase in enumerate(phases):
         if (phase["phase"], phase["classes_seen"]) != (number, bounds[number + 1]):
             raise ValueError("its phases do not follow each other")
@@ -476,18 +476,18 @@ def _check(run: Run) -> None:
         if not (phase.keys() >= MEASURED and _all(FIGURE, figures.values()) and None not in always):
             raise ValueError("its figures are not those of a phase")
         if not all(_all(FIGURE, values) for values in phase["losses"].values()):
-            raise ValueError("its losses are no numbers")
+            raise ValueError("its losses are not numbers")
     for name, array in run.arrays.items():
         two, places = name in BY_TWO_CLASSES, name == "positions"
         shape = (count, classes, *([classes] * two), *array.shape[2:3] * places, *[2] * places)
         if array.shape != shape or array.dtype.kind not in ("iu" if two else "f"):
-            raise ValueError(f"{name} is not of the phases and classes")
+            raise ValueError(f"{name} does not fit the phases and classes")
         if name == "embedding_angles":
             right = array.min() >= 0 and array.max() <= 180
         else:
             right = not two or (array.min() >= 0 and array.sum(dtype=float) <= MOST_IMAGES)
         if not right:
-            raise ValueError(f"{name} has numbers that cannot be")
+            raise ValueError(f"{name} has impossible numbers")
 
 
 FIGURE = int | float | None
@@ -502,7 +502,7 @@ def load_state(folder: str | Path, phase: int, stream: Stream | None = None) -> 
     """The state after a phase, to go on from.
 
     Args:
-        stream: what was learnt, for exemplars to be checked against.
+        stream: what was learned, to check the exemplars against.
 
     Raises:
         UsageError: it is missing or damaged.
@@ -520,7 +520,7 @@ def load_state(folder: str | Path, phase: int, stream: Stream | None = None) -> 
 
 
 def read_state(path: Path, phase: int) -> State:
-    """The state in a file of :func:`save_state`; one without exemplars has them chosen anew.
+    """The state in a file of :func:`save_state`; if it has no exemplars, they are chosen again.
 
     Raises:
         UsageError: the file is damaged, or not of this kind.
@@ -539,19 +539,19 @@ def read_state(path: Path, phase: int) -> State:
                 elif kind == "plane":
                     plane = _read(file, name)
         if any(indices.dtype != torch.long or indices.ndim != 1 for indices in exemplars):
-            raise ValueError("exemplars are no indices")
+            raise ValueError("exemplars are not indices")
         if plane is not None:
             dimension = weights["head.new_weight"].shape[-1]
             if plane.shape != (3, dimension) or not plane.is_floating_point():
-                raise ValueError("the plane is not of the features")
-    except Exception as error:  # safetensors, torch and the disk each have their own
+                raise ValueError("the plane does not fit the features")
+    except Exception as error:  # safetensors, torch and the disk each raise their own
         raise _damaged(path, error) from None
     return State(phase, weights, exemplars or None, plane, source=str(path))
 
 
 def _read(file: safe_open, name: str) -> Tensor:
-    """A tensor of an open file, copied: else the file stays mapped, and Windows keeps it from being
-    replaced."""
+    """A copy of a tensor of an open file. Without the copy the file stays mapped, and Windows does
+    not let it be replaced."""
     return file.get_tensor(name).clone()
 
 
@@ -561,9 +561,9 @@ def _damaged(path: Path, reason: object) -> UsageError:
 
 
 def load_bases(preset: str) -> dict[str, State]:
-    """Networks that have learnt a preset's base phase with seed 0: "linear" and "cosine" heads.
+    """Networks that have learned a preset's base phase with seed 0: "linear" and "cosine" heads.
 
-    Their exemplars are chosen anew when a training starts from them.
+    Their exemplars are chosen again when a training starts from them.
 
     Raises:
         UsageError: the project has none for the preset.
@@ -577,19 +577,19 @@ def load_bases(preset: str) -> dict[str, State]:
 
 
 def load_bank(preset: str = "") -> Iterator[Run]:
-    """The precomputed runs that come with the project, all or a preset's, in order of names."""
+    """The precomputed runs that come with the project, all or a preset's, ordered by name."""
     return find([BANK / preset])
 
 
 def base_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a config's settings that decide what its base phase learns."""
-    cut = () if settings["base_classes"] is None else ("increment",)  # else it sets the base
+    """The settings of a config that decide what its base phase learns."""
+    cut = () if settings["base_classes"] is None else ("increment",)  # else it decides the base
     return {key: value for key, value in settings.items() if key not in (*LATER, *cut)}
 
 
 def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run]) -> Run | None:
-    """A run that has learnt the base phase which a config would learn, on the same kind of machine
-    and with the same code; the first whose network is still there."""
+    """A run that has learned the base phase that a config would learn, on the same kind of machine
+    and with the same code; the first one whose network still exists."""
     target = hardware.pick_device(device)
     here = hardware.describe(target, hardware.pick_precision(config.precision, target))
 
@@ -605,7 +605,7 @@ def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run
 
 
 def stale(run: Run) -> bool:
-    """Whether a run was made by other code than is here: recompute it before believing it."""
+    """Whether a run was made by another version of the code: recompute it before trusting it."""
     return run["environment"].get("code") != hardware.code()
 
 
@@ -627,11 +627,11 @@ def find(folders: Iterable[str | Path]) -> Iterator[Run]:
 
 
 def label(run: Run, order: bool = True) -> str:
-    """What tells a run from others of its preset: the method, and settings that are not usual;
-    words with spaces between.
+    """What tells a run from others of its preset: the method, and settings that are not the usual
+    ones, separated by spaces.
 
     Args:
-        order: whether the class order is such a setting.
+        order: whether the class order counts as such a setting.
     """
     config, preset, method = Config.from_dict(run["config"]), run["preset"], run["method"]
     usual = Config()
@@ -646,7 +646,7 @@ def label(run: Run, order: bool = True) -> str:
 
 
 def in_common(labels: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    """The settings that several labels all name, and each label without them."""
+    """The settings that all of several labels name, and each label without them."""
     words = {label: label.split() for label in labels}
     first = next(iter(words.values()), [])
     common = [w for w in first[1:] if len(words) > 1 and all(w in of for of in words.values())]
@@ -659,7 +659,7 @@ def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:
     """Runs by preset, :func:`label` and seed.
 
     Raises:
-        UsageError: two runs have the same.
+        UsageError: two runs have all three in common.
     """
     found: dict[tuple[str, str, int], Run] = {}
     for run in runs:
@@ -667,7 +667,7 @@ def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:
         if key in found:
             raise UsageError(
                 f"{found[key].path or 'a run'} and {run.path or 'another'} have the same preset, "
-                f"settings and seed; name folders in which each is there once"
+                f"settings and seed; name folders in which each occurs once"
             )
         found[key] = run
     return found
@@ -678,11 +678,11 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
     Returns:
         Rows with ``preset``, ``label``, ``seeds`` and, for every name in :data:`MEASURES`, a pair
-        (mean, sd), or None where a run has no such figure. The sd is that of a sample; 0 for one.
+        (mean, sd), or None where a run has no such figure. The sd is that of a sample, 0 for one.
 
     Raises:
-        UsageError: two runs have the same setting, class order and seed; runs of a row have other
-            classes; or a run is not complete.
+        UsageError: two runs have the same setting, class order and seed; runs of a row have
+            different classes; or a run is not complete.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for (preset, _, _), run in by_setting(runs).items():
@@ -695,8 +695,8 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
     for (preset, name), members in groups.items():
         if len({tuple(sorted(run["classes"])) for run in members}) > 1:
             raise UsageError(
-                f"runs of {preset or 'no preset'}, {name}, have other classes; give each data set "
-                f"a preset of its own"
+                f"runs of {preset or 'no preset'}, {name}, have different classes; give each data "
+                f"set a preset of its own"
             )
         row = {"preset": preset, "label": name, "seeds": sorted(run["seed"] for run in members)}
         for measure, of in MEASURES.items():
@@ -736,7 +736,7 @@ MEASURES: dict[str, Callable[[Run], float | None]] = {
     "old taken for new": lambda run: run["phases"][-1]["old_to_new"],
     "norm gap": norm_gap,
 }
-# Settings by which runs of one preset are told apart, beside the method and the seed
+# Settings by which runs of one preset are told apart, besides the method and the seed
 COMPARED = [
     field.name
     for field in dataclasses.fields(Config)
@@ -749,7 +749,7 @@ def _state_name(phase: int) -> str:
 
 
 def _halved(name: str, array: np.ndarray) -> np.ndarray:
-    """Angles are symmetric: the upper triangle is enough, and half as large on disk."""
+    """Angles are symmetric: the upper triangle is enough, and takes half the disk space."""
     return np.triu(array) if name == "embedding_angles" else array
 
 
@@ -761,7 +761,7 @@ def _doubled(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _pad(name: str, array: np.ndarray, total: int) -> np.ndarray:
-    """To the size it has when all classes are seen: zeros for counts and degrees, else NaN."""
+    """Pad to the size when all classes are seen: zeros for counts and degrees, else NaN."""
     kinds = {"i": (0, np.int32), "u": (0, np.uint8), "f": (np.nan, np.float32)}
     fill, dtype = kinds[array.dtype.kind]
     if array.dtype == np.float16:
