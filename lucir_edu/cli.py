@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="fetch or check a data set",
-        description="Fetch a data set, or check it; for a folder of images, every one is read.",
+        description="Fetch a data set, or check it; for a folder of images, every image is read.",
     )
     data.add_argument("--dataset", default="glyphs", choices=configs.CHOICES["dataset"])
     data.add_argument("--data-root", type=_path, metavar="DIR")

@@ -1,7 +1,7 @@
 """A sweep's runs on many machines: the workers of a Dask cluster perform them.
 
-The only room that needs Dask. A worker writes its run to the disk that all machines share, phase by
-phase: when it dies, Dask gives the run to another, who goes on after the last finished phase.
+The only module that needs Dask. A worker writes its run to the disk that all machines share, phase
+by phase. When it dies, Dask gives the run to another, which goes on after the last finished phase.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ def perform(
     """Every job's run, in order.
 
     Args:
-        one: performs a job, on a worker; is called with it and ``watch``.
-        jobs: each run's folder below the sweep's, and its settings.
+        one: performs a job, on a worker; is called with the job and ``watch``.
+        jobs: each run's folder below the sweep's folder, and its settings.
         out: the sweep's folder.
         scheduler: the cluster's address.
 
@@ -45,8 +45,8 @@ def perform(
     """
     todo = [job for job in jobs if not _is_complete(out / job[0])]
     with (
-        silence_logging_cmgr(logging.CRITICAL),  # what goes wrong is told in one line
-        _connect(scheduler) as client,  # who leaves takes the tasks back
+        silence_logging_cmgr(logging.CRITICAL),  # what goes wrong is reported in one line
+        _connect(scheduler) as client,  # leaving it takes the tasks back
         _sign(out) as sign,
     ):
         _inspect(client, sign)
@@ -64,19 +64,19 @@ def perform(
             except KilledWorker as error:
                 raise UsageError(
                     f"several workers died one after the other while they had {job[0]}, the last "
-                    f"one {error.last_worker.address}; see its log (is there memory enough?); "
-                    f"what is finished is kept in {out}, and the same command goes on"
+                    f"one {error.last_worker.address}; see its log (is there enough memory?); "
+                    f"what is finished is kept in {out}; run the same command to go on"
                 ) from None
             except CancelledError:
                 raise UsageError(
-                    f"the scheduler at {scheduler} has gone; what is finished is kept in {out}, "
-                    "and the same command goes on"
+                    f"the scheduler at {scheduler} is gone; what is finished is kept in {out}; "
+                    "run the same command to go on"
                 ) from None
             yield run
 
 
 def bases_first(jobs: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
-    """Those whose base phase no earlier one has come first; the others may take it over."""
+    """Put the jobs whose base phase no earlier job has first; the others may reuse it."""
     seen: list[dict[str, Any]] = []
     first, later = [], []
     for job in jobs:
@@ -92,9 +92,9 @@ def _is_complete(folder: Path) -> bool:
 
 def _connect(scheduler: str) -> Client:
     if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", scheduler):
-        raise UsageError(f"--scheduler {scheduler!r} is no address like tcp://host:8786")
+        raise UsageError(f"--scheduler {scheduler!r} is not an address like tcp://host:8786")
 
-    async def answer() -> None:  # a client waits for ever for one who listens but is no scheduler
+    async def answer() -> None:  # a client would wait forever for a listener that is no scheduler
         security = Security().get_connection_args("client")
         comm = await asyncio.wait_for(connect(scheduler, PATIENCE, **security), PATIENCE)
         await comm.close()
@@ -111,7 +111,7 @@ def _connect(scheduler: str) -> Client:
 
 @contextlib.contextmanager
 def _sign(out: Path) -> Iterator[Path]:
-    """A file in ``out`` that is there as long as the sweep goes on."""
+    """A file in ``out`` that exists as long as the sweep is running."""
     with contextlib.ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def _sign(out: Path) -> Iterator[Path]:
 
 
 def _inspect(client: Client, sign: Path) -> None:
-    """Complain about workers that cannot do what is asked of them."""
+    """Raise an error for workers that cannot do what is asked of them."""
 
     def look() -> tuple[str | None, bool]:  # an inner function is sent whole, others by name
         try:
@@ -146,7 +146,7 @@ def _inspect(client: Client, sign: Path) -> None:
             )
     for worker, found in client.run(look, on_error="return").items():
         if isinstance(found, Exception):
-            raise UsageError(f"the worker {worker} cannot be asked ({found}); start it anew")
+            raise UsageError(f"the worker {worker} cannot be checked ({found}); restart it")
         code, sees = found
         if code is None:
             raise UsageError(f"the worker {worker} lacks lucir_edu; install it there")
@@ -158,7 +158,7 @@ def _perform_there(
 ) -> runs.Run:
     """Perform a job on this worker, which may have come after the others were inspected."""
 
-    def look(event: Event | None = None) -> None:  # a sweep that was stopped has no sign any more
+    def look(event: Event | None = None) -> None:  # a sweep that was stopped no longer has a sign
         _compare(get_worker().address, hardware.code(), code, sign.exists(), sign)
 
     look()
@@ -169,7 +169,7 @@ def _compare(worker: str, code: str, wanted: str, sees: bool, sign: Path) -> Non
     if code != wanted:
         raise UsageError(
             f"the worker {worker} has another version of lucir_edu ({code} instead of {wanted}); "
-            "install the same there, and start it anew"
+            "install the same one there, and restart the worker"
         )
     if not sees:
         raise UsageError(

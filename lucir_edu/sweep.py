@@ -1,6 +1,6 @@
 """Many runs: a grid of settings, several seeds each, one folder per run.
 
-They are performed in process, by several processes, or by the workers of a Dask cluster.
+They are performed in this process, by several processes, or by the workers of a Dask cluster.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from lucir_edu import datasets, runs
 from lucir_edu.config import Config, UsageError, method_of
 from lucir_edu.trainer import Event
 
-Job = tuple[str, Config]  # the run's folder below the sweep's, and its settings
+Job = tuple[str, Config]  # the run's folder below the sweep's folder, and its settings
 
 
 def grid(specs: Sequence[str]) -> list[dict[str, Any]]:
-    """All combinations of the settings named.
+    """All combinations of the named settings.
 
     Args:
         specs: each either switches, ``"cosine,less_forget"`` (on and off), or one setting with
-            its values, ``"method=replay,lucir"`` or ``"margin=0.2,0.5"``. (A value with commas of
-            its own, as of milestones, can be given to :func:`sweep` alone.)
+            its values, ``"method=replay,lucir"`` or ``"margin=0.2,0.5"``. (A value that has
+            commas itself, such as that of milestones, can only be given to :func:`sweep`.)
 
     >>> grid(["method=replay,lucir"])
     [{'method': 'replay'}, {'method': 'lucir'}]
@@ -62,22 +62,22 @@ def sweep(
     announce: Callable[[int, int, str], object] = lambda number, count, name: None,
     watch: Callable[[Event], object] = lambda event: None,
 ) -> Iterator[runs.Run]:
-    """Perform every setting with every seed; what is complete in ``out`` is not done again, and a
-    base phase that runs have in common is learnt once.
+    """Perform every setting with every seed. A run that is complete in ``out`` is not repeated, and
+    a base phase that runs have in common is learned once.
 
     Args:
-        settings: as of :func:`grid`, arguments of :func:`lucir_edu.config.preset`.
-        bases: the folder below which runs with the same base phase are looked for; None: ``out``.
-        processes: so many runs at a time, each in a process of its own with its share of the cores.
-            A script calls it below ``if __name__ == "__main__":`` then.
-        scheduler: the address of a Dask cluster, whose workers perform the runs instead, each one
-            at a time. They must have this code, and see ``out`` under the same path.
+        settings: arguments of :func:`lucir_edu.config.preset`, as returned by :func:`grid`.
+        bases: the folder in which to look for runs with the same base phase; None: ``out``.
+        processes: how many runs at a time, each in a process of its own with its share of the
+            cores. If more than one, a script must call it below ``if __name__ == "__main__":``.
+        scheduler: the address of a Dask cluster, whose workers perform the runs instead, one run
+            at a time each. They must have this code, and see ``out`` under the same path.
         announce: is called with each run's number (from 1), the count, and its name: before the
-            run, or after it when others perform it.
-        watch: is called with every event; not when others perform the runs.
+            run, or after it if another process performs it.
+        watch: is called with every event, but not if other processes perform the runs.
 
     Yields:
-        A run when it is complete, in order.
+        Each run, in order, when it is complete.
 
     Raises:
         UsageError: a setting, the cluster, or a run's folder or data is not as it should be.
@@ -102,7 +102,7 @@ def sweep(
             "--processes and --scheduler exclude each other; "
             "a cluster performs as many runs at a time as it has workers"
         )
-    # Absolute, for a cluster's workers start in other folders
+    # Absolute, because a cluster's workers start in other folders
     out = Path(out).absolute()
     bases = out if bases is None else Path(bases).absolute()
     data_root = None if data_root is None else Path(data_root).expanduser().absolute()
@@ -119,7 +119,7 @@ def sweep(
             announce(number, len(jobs), job[0])
             yield run
         return
-    processes = min(processes, len(jobs))  # more would only take cores from those that have one
+    processes = min(processes, len(jobs))  # more would only take cores from those that have a run
     if processes == 1:
         for number, job in enumerate(jobs, 1):
             announce(number, len(jobs), job[0])
@@ -128,7 +128,7 @@ def sweep(
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with context.Pool(processes, _start_worker, (threads,)) as pool:  # ended when left
+    with context.Pool(processes, _start_worker, (threads,)) as pool:  # it is ended on exit
         workers = set(multiprocessing.active_children()) - others
         performed = pool.imap(one, jobs)
         for number, (name, _) in enumerate(jobs, 1):
@@ -138,15 +138,15 @@ def sweep(
 
 
 def _next(performed: IMapIterator, workers: set[BaseProcess], out: Path) -> runs.Run:
-    """The next run; a pool waits for ever for what a worker had that was killed."""
+    """The next run; a pool would wait forever for the run of a worker that was killed."""
     while True:
         try:
             return performed.next(timeout=1)
         except multiprocessing.TimeoutError:
             if any(worker.exitcode is not None for worker in workers):
                 raise UsageError(
-                    "a process was ended from outside (is there memory enough?); what is finished "
-                    f"is kept in {out}, and the same command goes on"
+                    "a process was ended from outside (is there enough memory?); what is finished "
+                    f"is kept in {out}; run the same command to go on"
                 ) from None
 
 
@@ -159,7 +159,7 @@ def _perform(
     device: str,
     watch: Callable[[Event], object] = lambda event: None,
 ) -> runs.Run:
-    # Image files are read by processes, which a daemonic one may not start
+    # Image files are read by other processes, which a daemonic process may not start
     multiprocessing.current_process().daemon = False
     name, config = job
     dataset = datasets.load(config, data_root)
@@ -179,12 +179,12 @@ def _perform(
 
 
 def _readable(folder: Path) -> Iterator[runs.Run]:
-    """The runs below a folder, without those that another process is writing at the moment."""
+    """The runs below a folder, except those that another process is writing at the moment."""
     for results in sorted(folder.rglob(runs.RESULTS)):
         with contextlib.suppress(UsageError):
             yield runs.load(results.parent)
 
 
 def _start_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     torch.set_num_threads(threads)

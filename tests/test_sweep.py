@@ -250,7 +250,7 @@ def test_there_are_no_more_processes_than_runs(tmp_path):
 )
 def test_a_malformed_address(wrong, tmp_path, capsys):
     said = mistake(capsys, "sweep", "glyphs-b50-5", "--out", tmp_path, "--scheduler", wrong)
-    assert "no address like tcp://host:8786" in said and repr(wrong) in said
+    assert "not an address like tcp://host:8786" in said and repr(wrong) in said
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent", "no certificates"])
