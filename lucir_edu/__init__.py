@@ -1,6 +1,6 @@
 """lucir_edu: LUCIR (Hou et al., CVPR 2019), small enough to take apart.
 
-The rooms, from the ground up: ``config``, ``datasets``, ``losses``, ``metrics``, ``model``,
+The modules, from the bottom up: ``config``, ``datasets``, ``losses``, ``metrics``, ``model``,
 ``stream``, ``memory``, ``loader``, ``trainer``, ``runs``; ``lab`` on top needs Jupyter.
 """
 
