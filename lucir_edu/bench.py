@@ -1,8 +1,8 @@
-"""Images per second of the training step, beside what it is measured by: ``lucir-edu bench``.
+"""Images per second of the training step, and what to compare it with: ``lucir-edu bench``.
 
-The contenders take turns, so that a busy machine slows each of them alike. What is told is the
-median over rounds; a ratio is the median of those within a round. The images are noise, for what
-they show costs nothing: no data set is needed.
+The contenders take turns, so that a busy machine slows each of them equally. The median over rounds
+is reported; a ratio is the median of the ratios within a round. The images are noise, because what
+they show makes no difference to the speed: no data set is needed.
 """
 
 import copy
@@ -88,8 +88,8 @@ class Subject:
         return self.ours(learner)
 
     def plain(self) -> Iterator[int]:
-        """The same as published code has it: images transformed one by one in the workers of a
-        DataLoader, NCHW, float32, a graph of the teacher, a loss read at every step."""
+        """The same as in published code: images transformed one by one in the workers of a
+        DataLoader, NCHW, float32, a graph of the teacher, the loss read at every step."""
         from torchvision.transforms import v2
 
         config, dataset = self.config, self.learner.stream.dataset
@@ -113,7 +113,7 @@ class Subject:
         )  # fmt: skip
         batches = torch.utils.data.DataLoader(
             images, config.batch_size, shuffle=True, drop_last=True, num_workers=WORKERS,
-            persistent_workers=not hardware.forks(),  # else it is their start that would be timed
+            persistent_workers=not hardware.forks(),  # else their start would be timed
         )  # fmt: skip
         while True:
             for x, y in batches:
@@ -152,7 +152,7 @@ class Subject:
             yield self.config.batch_size
 
     def evaluation(self) -> Iterator[int]:
-        """Judging test images."""
+        """Evaluating test images."""
         while True:
             learner = self.learner
             trainer.predict(learner.net, learner.test_images, self.judged, learner.precision)
@@ -169,7 +169,7 @@ class Subject:
 
 
 class _Still(TensorLoader):
-    """A loader without work: the same batch for ever."""
+    """A loader that does no work: the same batch forever."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -210,7 +210,7 @@ def measure(
         ``environment``; the three ratios of the first network, ResNet-32, ``ours_over_plain``,
         ``ours_over_data_free`` and ``ours_over_limit``; and for each network its
         ``images_per_second`` by contender (``median``, ``low`` and ``high`` quartile), the same
-        ratios, and ``stages``: where the step's milliseconds go, beside the least that the
+        ratios, and ``stages``: where the step's milliseconds go, next to the least that the
         machine's ``matrix_rate`` (operations a second) and ``bandwidth`` (bytes a second) allow.
     """
     target = hardware.pick_device(device)
@@ -250,7 +250,7 @@ def _measure(subject: Subject, rounds: int, watch: Callable[[], object]) -> dict
 
 
 def _turn(contender: Iterator[int], images: int, device: torch.device) -> float:
-    """Images a second, over at least so many; two steps before them are not counted."""
+    """Images per second, over at least this many; two steps before them are not counted."""
     next(contender), next(contender)
     hardware.synchronize(device)
     began, done = time.perf_counter(), 0
@@ -306,7 +306,7 @@ def _stage(operation: str) -> str:
 
 
 def _stages(subject: Subject, rate: float, bandwidth: float) -> dict[str, dict[str, float]]:
-    """Of a step, by stage: ``ms``, and ``least_ms``, what arithmetic and memory would allow."""
+    """A step by stage: ``ms``, and ``least_ms``, the least that arithmetic and memory allow."""
     steps, ledgers = subject.ours(), []
     next(steps), next(steps)
     for _ in range(3):
@@ -348,11 +348,11 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
     return min(seconds)
 
 
-# ---- Telling ------------------------------------------------------------------------------------
+# ---- Reporting ----------------------------------------------------------------------------------
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """What :func:`measure` found, for people."""
+    """What :func:`measure` found, as text to read."""
     about = result["environment"]
     where = f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}"
     lines = [f"images per second, median (quartiles) of {result['rounds']} rounds; {where}"]
@@ -376,5 +376,5 @@ def table(result: Mapping[str, Any]) -> str:
                 f"  {'  ' + stage:30s} {spent['ms']:7.1f} {share:>5s} {spent['least_ms']:14.1f}"
             )
         largest = max(STAGES[1:], key=lambda stage: stages[stage]["ms"])
-        lines.append(f"  the largest cost beside the convolutions: {largest}")
+        lines.append(f"  the largest cost besides the convolutions: {largest}")
     return "\n".join(lines)
