@@ -12,7 +12,7 @@ PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8) if os.name == "nt" else ()  # seconds betwee
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary file to write to; it takes the place of ``path`` when all went well.
+    """A temporary file to write to; it replaces ``path`` if all goes well.
 
     Raises:
         OSError: the folder cannot be written to; nothing is left behind.
@@ -20,7 +20,7 @@ def whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     temporary.touch(exist_ok=False)
-    mode = temporary.stat().st_mode  # the user's own, where a writer may set another
+    mode = temporary.stat().st_mode  # the user's usual one, where a writer may set another
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -32,7 +32,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Windows refuses while another has the target open, a virus scanner maybe: try for a while."""
+    """Windows refuses while another program (a virus scanner, say) has the target open: retry."""
     for pause in PAUSES:
         try:
             return os.replace(source, target)
