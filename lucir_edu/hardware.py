@@ -1,4 +1,4 @@
-"""The only room that knows on what machine it runs: device, processes, precision, versions."""
+"""The only module that knows what machine it runs on: device, processes, precision, versions."""
 
 import ast
 import contextlib
@@ -21,7 +21,7 @@ from lucir_edu.config import DEVICES, UsageError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" takes the fastest that is there.
+    """The device of that name; "auto" takes the fastest one available.
 
     Raises:
         UsageError: there is no such device.
@@ -46,18 +46,18 @@ def pick_device(name: str = "auto") -> torch.device:
             raise UsageError(
                 f"{wanted} processes for {gpus} GPUs; start torchrun with --nproc-per-node={gpus}"
             )
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # for all that asks for no device
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # for code that names no device
         return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """ "bfloat16" where the machine is faster in it, when ``name`` is "auto".
+    """The precision of that name; "auto" is "bfloat16" where the machine is faster in it.
 
     For "float32" on NVIDIA's cards it turns TF32 off in convolutions, for the whole process.
     """
     if name == "float32" and device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # which NVIDIA's would take for it
+        torch.backends.cudnn.allow_tf32 = False  # which NVIDIA's cards would use for it
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -67,7 +67,7 @@ def pick_precision(name: str, device: torch.device) -> str:
             getattr(torch.cpu, f"_is_{feature}_supported", bool)()
             for feature in ("amx_tile", "avx512_bf16")
         )
-        native = amx or (avx and not _is_intel())  # Intel's AVX has no more bfloat16 than float32
+        native = amx or (avx and not _is_intel())  # Intel's AVX is no faster in bfloat16
     else:
         native = False
     return "bfloat16" if native else "float32"
@@ -80,36 +80,37 @@ def _is_intel() -> bool:
 
 
 def leave_a_core() -> None:
-    """Compute with one thread less than there are cores, unless OMP_NUM_THREADS says how many.
+    """Compute with one thread fewer than there are cores, unless OMP_NUM_THREADS says how many.
 
     For notebooks, which share the machine with a browser: an operation that runs on all cores waits
     for the thread whose core is busy. On two cores, one of them busy, a step took 4 to 23 times as
-    long with two threads as with one; on an idle machine it took three quarters of the time.
+    long with two threads as with one; on an idle machine, with two threads, it took three quarters
+    of the time.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
 def judging_batch(device: torch.device) -> int:
-    """Images at a time when nothing is learnt: on a CPU as many as its caches hold."""
+    """How many images at a time when nothing is learned: on a CPU as many as its caches hold."""
     return 128 if device.type == "cpu" else 1024
 
 
 def forks() -> bool:
     """Whether new processes are forked; elsewhere (on Windows, macOS, and from Python 3.14 on) each
     takes seconds to start."""
-    return multiprocessing.get_all_start_methods()[0] == "fork"  # (the first is the usual one)
+    return multiprocessing.get_all_start_methods()[0] == "fork"  # (the first is the default)
 
 
 def layout(device: torch.device) -> torch.memory_format:
-    """How images lie in memory: channels last, which is faster, but not on Apple's GPUs, where
-    batch norm had wrong gradients then (pytorch issue 175189)."""
+    """How images are laid out in memory: channels last, which is faster, except on Apple's GPUs,
+    where batch norm had wrong gradients with it (pytorch issue 175189)."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 class SGD(torch.optim.SGD):
-    """torch's, step by step the same, but for its compiler: that is imported by the first optimiser
-    and by its first step, and takes seconds and memory, though nothing here is compiled."""
+    """torch's SGD, with the same steps but without its compiler: the first optimiser and its first
+    step would import that, which takes seconds and memory, though nothing here is compiled."""
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
@@ -124,7 +125,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it; for clocks only."""
+    """Wait until the device has done all that was asked of it; only needed for timing."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
 
@@ -137,7 +138,7 @@ def synchronize(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Work with the other processes that torchrun started, if it did; only the first one prints."""
+    """Work with the other processes that torchrun started, if any; only the first one prints."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
@@ -166,11 +167,11 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def first_before_others() -> Iterator[None]:
-    """The first process does it, then the others: what it has found out they need not."""
+    """The first process does the work before the others, which can use what it has found out."""
     if ranks() == 1:
         yield
         return
-    # of gloo, and patient: other groups give up after minutes
+    # with gloo, and patient: other groups give up after minutes
     group = distributed.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
     if not is_first():
         distributed.barrier(group)
@@ -192,9 +193,9 @@ def share(rows: Tensor) -> Tensor:
 def gather(features: Tensor, total: int) -> Tensor:
     """The features (total, d) of a batch from those of every process's :func:`share`.
 
-    All processes compute the same loss of them; a process's own share gets its gradient times the
-    number of processes, so that the mean over processes which :func:`parallel` takes is the
-    gradient of a process alone.
+    All processes compute the same loss from them. The gradient of a process's own share is
+    multiplied by the number of processes, so that the mean over processes that :func:`parallel`
+    takes is the gradient that a single process would have.
     """
     count = ranks()
     if count == 1 or total < count:
@@ -220,7 +221,7 @@ def parallel(net: nn.Module) -> nn.Module:
     """What to call for a forward pass in training, so that all processes make the same step."""
     if ranks() == 1:
         return net
-    # Running statistics are shared when all is learnt, by agree()
+    # Running statistics are shared when all is learned, by agree()
     return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
 
 
@@ -235,7 +236,7 @@ def agree(net: nn.Module) -> None:
 
 
 def describe(device: torch.device, precision: str) -> dict[str, str | int | None]:
-    """What a result depends on beside its config."""
+    """What a result depends on besides its config."""
     from importlib.metadata import PackageNotFoundError, version
 
     from lucir_edu import __version__
@@ -248,7 +249,7 @@ def describe(device: torch.device, precision: str) -> dict[str, str | int | None
             versions[package] = None
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    else:  # what it computes with, such as AVX2, has its own rounding
+    else:  # each instruction set, such as AVX2, has its own rounding
         name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {
         "lucir_edu": __version__,
@@ -265,7 +266,7 @@ def describe(device: torch.device, precision: str) -> dict[str, str | int | None
     }
 
 
-# What decides the results of a config, beside versions and machine
+# What decides the results of a config, besides versions and machine
 MODULES = (
     "config", "datasets/cifar", "datasets/folder", "datasets/glyphs", "datasets/images",
     "datasets/pictures", "hardware", "loader", "losses", "memory", "metrics", "model", "stream",
@@ -275,7 +276,7 @@ MODULES = (
 
 @functools.cache
 def code() -> str:
-    """A fingerprint of the code that makes results; comments, docstrings and layout count not."""
+    """A fingerprint of the code that makes results; comments, docstrings, layout do not count."""
     digest = hashlib.sha256()
     for module in MODULES:
         source = (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8")
