@@ -1,6 +1,6 @@
 """A progress bar for a run: ``perform(..., watch=Progress())``.
 
-In a ``with`` statement, the bar is gone when an error's message comes.
+In a ``with`` statement, the bar is removed before an error message is printed.
 """
 
 import sys
@@ -14,8 +14,8 @@ class Progress:
     """One bar per phase; after each, a line of the table of results.
 
     Args:
-        table: whether to print the table's lines, to standard output; bars go to standard error,
-            but in notebooks, where that looks like a mistake, to standard output as well.
+        table: whether to print the table's lines, to standard output. Bars go to standard error;
+            in notebooks, where that looks like an error, they go to standard output too.
         hidden: show no bar.
     """
 
@@ -40,7 +40,7 @@ class Progress:
                 dynamic_ncols=True,
             )
         elif isinstance(event, StepEnd) and self._bar is not None:
-            # More than a step where a run goes on inside a phase; class-balance tuning counts anew
+            # More than one step if a run continues inside a phase; class-balance tuning starts at 1
             done = max(event.step, self._bar.n + 1)
             self._bar.total = max(self._bar.total, done)
             self._bar.update(done - self._bar.n)
@@ -56,7 +56,7 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
