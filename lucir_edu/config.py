@@ -1,4 +1,4 @@
-"""Every knob of an experiment, with the paper's symbol beside it; presets and methods."""
+"""Every setting of an experiment, with the paper's symbol next to it; presets and methods."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class UsageError(ValueError):
-    """A mistake of the user's, told in one line that says what to do."""
+    """A user's mistake, reported in one line that says what to do."""
 
     def __str__(self) -> str:
         line = " ".join(super().__str__().split())
@@ -28,12 +28,12 @@ class Config:
     # The stream of classes
     dataset: str = "glyphs"  # glyphs | cifar100 | folder
     subset_classes: int | None = None  # this many classes, drawn with seed 1993; None: all
-    train_per_class: int | None = None  # at most so many training images per class; None: all
+    train_per_class: int | None = None  # at most this many training images per class; None: all
     test_per_class: int | None = None  # the same for test images
     damaged: str = "refuse"  # image files that cannot be read: refuse | skip (dataset=folder)
     base_classes: int | None = 50  # classes of the base phase; None: what the increments leave
     increment: int | None = 10  # new classes per later phase; None: a tenth of all
-    order_seed: int | None = None  # class order; None: the data set's own, 1993: the field's
+    order_seed: int | None = None  # class order; None: the data set's own; 1993: that of the field
 
     # Memory
     exemplars_per_class: int = 3  # R_per
@@ -43,15 +43,15 @@ class Config:
     # Network
     backbone: str = "small"  # small | resnet20 | resnet32 | resnet18
     width: int = 16  # channels of the first stage (small, resnet20, resnet32)
-    feature_dim: int | None = None  # a last linear layer to so many; None: the backbone's own
+    feature_dim: int | None = None  # a last linear layer to this many; None: the backbone's own
 
     # Switches: each independent of every other
     cosine: bool = True  # cosine normalization, Eq. 4
     less_forget: bool = True  # L_dis^G, Eq. 6
     margin_ranking: bool = True  # L_mr, Eq. 8
-    imprint: bool | None = None  # new embeddings from the mean features; None: as cosine
+    imprint: bool | None = None  # new embeddings from the mean features; None: same as cosine
     adaptive_lambda: bool = True  # lambda grows with the classes, Eq. 7
-    freeze_old_embeddings: bool | None = None  # None: as less_forget
+    freeze_old_embeddings: bool | None = None  # None: same as less_forget
     balanced_finetune: bool = False  # a last, class-balanced tuning of the head ("CBF")
     score_distillation: bool = False  # L_dis^C, Eq. 5
     distillation: bool = False  # softened softmax, as in the authors' iCaRL baseline
@@ -73,13 +73,13 @@ class Config:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "linear"  # linear: to zero | steps: times 0.1 at each milestone
-    warmup: float = 0.15  # share of the steps in which the rate rises from zero
+    warmup: float = 0.15  # share of the steps over which the rate rises from zero
     milestones: tuple[float, ...] = (0.5, 0.75)  # shares of the epochs (schedule=steps)
     balanced_epochs: int = 20  # of balanced_finetune
     balanced_lr: float = 0.01  # of balanced_finetune; times 0.1 half-way
 
     # Augmentation of training images
-    crop_padding: int = 2  # random crop after so much padding, in pixels (glyphs, cifar100)
+    crop_padding: int = 2  # random crop after this much padding, in pixels (glyphs, cifar100)
     flip: bool = False  # random left-right flip; NME then averages both views
 
     seed: int = 0  # weights, batches, augmentation
@@ -133,13 +133,13 @@ class Config:
         return self.less_forget or self.score_distillation or self.distillation
 
     def phase_sizes(self, classes: int) -> list[int]:
-        """How many classes each phase brings, of so many in all.
+        """How many classes each phase brings, for this many classes in all.
 
-        ``increment=None`` is a tenth of all, and two at least; ``base_classes=None`` what five
-        increments leave, or as many as leave two.
+        ``increment=None`` means a tenth of all, but at least two; ``base_classes=None`` means what
+        five increments leave, or fewer of them, so that at least two classes are left.
 
         Raises:
-            UsageError: the settings do not fit so many classes.
+            UsageError: the settings do not fit this number of classes.
 
         >>> Config().phase_sizes(100), Config(base_classes=None, increment=None).phase_sizes(8)
         ([50, 10, 10, 10, 10, 10], [2, 2, 2, 2])
@@ -168,7 +168,7 @@ class Config:
         return [base] + [increment] * (rest // increment)
 
     def to_dict(self) -> dict[str, typing.Any]:
-        """Every knob as JSON would hold it."""
+        """Every setting as JSON would hold it."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     @classmethod
@@ -290,7 +290,7 @@ PRESETS: dict[str, dict[str, typing.Any]] = {
 
 
 def _switches(label: str) -> str:
-    """How to get what tables call "cosine+mr", which has no name of its own; "" for other words."""
+    """How to set what tables call "cosine+mr", which is no method's name; "" for other words."""
     head, *parts = label.split("+")
     named = {"lf": "less_forget=true", "mr": "margin_ranking=true"}
     if head not in ("linear", "cosine") or not set(parts) <= set(named):
@@ -319,7 +319,7 @@ def preset(name: str = "glyphs-b50-5", *, method: str = "lucir", **changes: typi
         )
     for key in changes:
         _check_name(key)
-    if "exemplars_per_class" in changes:  # in place of a preset's total
+    if "exemplars_per_class" in changes:  # it replaces a preset's total
         changes = {"memory_total": None, **changes}
     return Config(**{**PRESETS[name], **METHODS[method], **changes})
 
@@ -370,7 +370,7 @@ def parse(pairs: typing.Iterable[str]) -> dict[str, typing.Any]:
     """``["lr=0.05", "cosine=false"]`` as keyword arguments of :func:`preset`.
 
     Raises:
-        UsageError: a pair has no "=", or names no setting.
+        UsageError: a pair has no "=", or names an unknown setting.
     """
     values: dict[str, typing.Any] = {}
     for pair in pairs:
@@ -434,15 +434,15 @@ def _check_type(name: str, value: typing.Any) -> None:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # a whole number that no float can hold
         return False
 
 
 def _short(value: typing.Any) -> str:
-    """A value as Python writes it, cut where it is long."""
+    """A value as Python writes it, cut if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no number of thousands of digits
+    except ValueError:  # Python refuses to write a number of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}…"
 
