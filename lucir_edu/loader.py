@@ -1,4 +1,4 @@
-"""Batches of images, ready for the network: normalised, on the device, laid out for it.
+"""Batches of images, ready for the network: normalised, on the device, in its memory layout.
 
 Where several processes train together, each gets its share of a batch's images, and all labels.
 Tensors are augmented a batch at a time on the device; image files are read by worker processes.
@@ -21,8 +21,8 @@ Batch = tuple[Tensor, Tensor]  # images (n or this process's share, channels, he
 
 
 def cut(images: int, batch_size: int) -> list[int]:
-    """The sizes of an epoch's batches. A single image that is left over joins the last batch: of
-    one alone batch norm may have nothing to learn from.
+    """The sizes of an epoch's batches. A single image that is left over joins the last batch:
+    from one image alone batch norm may have nothing to learn.
 
     >>> cut(10, 4), cut(9, 4)
     ([4, 4, 2], [4, 5])
@@ -86,7 +86,7 @@ class TensorLoader:
 
 
 class FileLoader:
-    """Batches from a :class:`FileSplit`, read by workers and never held as a whole."""
+    """Batches from a :class:`FileSplit`, read by workers and never held in memory as a whole."""
 
     def __init__(
         self, split: FileSplit, dataset: Dataset, config: Config, device: torch.device
@@ -117,7 +117,7 @@ class FileLoader:
             self._files,
             batch_sampler=[hardware.share(item).numpy() for item in items],
             num_workers=min(workers, len(items)),
-            generator=torch.Generator(),  # and not the one that others draw from
+            generator=torch.Generator(),  # not the one that others draw from
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
         )
@@ -125,18 +125,18 @@ class FileLoader:
         for labels, pixels in zip(every, loader, strict=True):
             if isinstance(pixels, str):
                 raise UsageError(f"{pixels}; mend the file, and go on with --resume")
-            # (Apple's GPUs would read what is freed by then: pytorch issue 189690)
+            # (Apple's GPUs would read memory that is already freed: pytorch issue 189690)
             pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
             yield _laid((pixels.float() - self.mean) / self.std), labels
 
 
 def _laid(images: Tensor) -> Tensor:
-    """(n, height, width, channels) as (n, channels, height, width), as the device likes it."""
+    """(n, height, width, channels) as (n, channels, height, width), in the device's layout."""
     layout = hardware.layout(images.device)
     return images.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
-FEW = 1500  # images that are read in the time in which workers start, where they are not forked
+FEW = 1500  # images that can be read while workers start, where they are not forked
 _PLAIN, _MIRRORED = -1, -2  # views of an image; others are seeds
 
 
@@ -144,7 +144,7 @@ class _Files(torch.utils.data.Dataset):
     """Opens one image; a seed per image makes the result the same for any number of workers."""
 
     def __init__(self, split: FileSplit, flip: bool) -> None:
-        from torchvision.transforms import RandomResizedCrop  # here, for it takes seconds
+        from torchvision.transforms import RandomResizedCrop  # here, because it takes seconds
 
         self.paths, self.flip = split.paths, flip
         self.crop = RandomResizedCrop(pictures.SIZE)
