@@ -4,8 +4,8 @@ Shapes: n images, d features, C classes seen, C_o old classes. ``features`` is (
 ``cosines`` is (n, C): the scores before the scale eta. Where the paper and the authors' code
 differ, an argument chooses, and its default is what the authors' code does.
 
-Tensors that are compared have the same shape; that is not checked. The mean over no image is NaN,
-but for margin ranking, which is 0 without an old one.
+Tensors that are compared must have the same shape; that is not checked. The mean over no images is
+NaN, except for margin ranking, which is 0 without an old image.
 """
 
 import math
@@ -35,7 +35,7 @@ def cosine_similarity_matrix(features: Tensor, weight: Tensor) -> Tensor:
         weight: (C, d), a class embedding per row.
 
     Returns:
-        (n, C), in [-1, 1] but for rounding; a zero row on either side gives 0.
+        (n, C), in [-1, 1] up to rounding; a zero row on either side gives 0.
 
     >>> cosine_similarity_matrix(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
     tensor([[0.6000, 0.8000]])
@@ -52,7 +52,7 @@ def less_forget(features: Tensor, old_features: Tensor) -> Tensor:
         old_features: (n, d), of the teacher; no gradient flows into it.
 
     Returns:
-        A scalar in [0, 2], but for rounding.
+        A scalar in [0, 2], up to rounding.
 
     >>> less_forget(torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.0, 2.0], [6.0, 8.0]]))
     tensor(0.5000)
@@ -64,8 +64,8 @@ def adaptive_lambda(base: float, num_old: int, num_new: int, rule: str = "code")
     r"""Weight of the less-forget constraint, Eq. 7.
 
     The paper prints :math:`\lambda = \lambda_{base}\sqrt{|C_n|/|C_o|}`; the authors' code, which
-    made the paper's numbers, computes :math:`\lambda_{base}\sqrt{|C_o|/|C_n|}`, which grows as
-    classes pile up.
+    produced the paper's numbers, computes :math:`\lambda_{base}\sqrt{|C_o|/|C_n|}`, which grows as
+    classes accumulate.
 
     Args:
         base: lambda_base.
