@@ -1,4 +1,4 @@
-"""The memory: which old training images are kept, and the classifier that is made of them."""
+"""The memory: which old training images are kept, and the classifier that is made from them."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ def herding(features: Tensor, count: int) -> Tensor:
     is ranked once. Fewer images are always a prefix of more.
 
     Args:
-        features: (n, d) of one class; made unit vectors inside.
+        features: (n, d) of one class; they are made unit vectors here.
         count: how many to choose, at most n.
 
     Returns:
@@ -40,7 +40,7 @@ def herding(features: Tensor, count: int) -> Tensor:
         if best not in ranked:
             ranked.append(best)
         direction = direction + mean - features[best]
-    if len(ranked) < count:  # the search went in circles: complete it by likeness to the mean
+    if len(ranked) < count:  # the search went in circles: complete it by similarity to the mean
         rest = (features @ mean).argsort(descending=True).tolist()
         ranked += [i for i in rest if i not in ranked][: count - len(ranked)]
     return torch.tensor(ranked, dtype=torch.long)
@@ -62,7 +62,7 @@ class Memory:
         self.ranked: list[Tensor] = []  # a tensor of indices per class
 
     def quota(self, num_classes: int) -> int | None:
-        """Exemplars per class when so many classes are kept; None: all."""
+        """Exemplars per class when this many classes are kept; None: all."""
         if self.everything:
             return None
         return self.per_class if self.total is None else self.total // num_classes
@@ -72,7 +72,7 @@ class Memory:
 
         Args:
             indices: (n,) of the class's training images.
-            features: (n, d), in the same order; None will do where all are kept, or none.
+            features: (n, d), in the same order; may be None if all are kept, or none.
             num_classes: how many classes will share the memory.
         """
         quota = self.quota(num_classes)
@@ -88,7 +88,7 @@ class Memory:
 
     @property
     def indices(self) -> Tensor:
-        """Of all exemplars, class by class."""
+        """The indices of all exemplars, class by class."""
         return torch.cat(self.ranked) if self.ranked else torch.empty(0, dtype=torch.long)
 
 
@@ -109,8 +109,8 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def nearest_mean(features: Tensor, means: Tensor) -> Tensor:
     """NME prediction: the class whose mean is nearest to the feature, (n,).
 
-    For unit means the nearest in Euclid's sense is the one with the highest cosine. A class
-    without a mean (a zero row) is never predicted, where another has one.
+    For unit means the nearest in Euclidean distance is the one with the highest cosine. A class
+    without a mean (a zero row) is never predicted if another class has one.
     """
     cosines = cosine_similarity_matrix(features, means)
     return cosines.masked_fill(~means.any(dim=1), -torch.inf).argmax(dim=1)
