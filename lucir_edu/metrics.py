@@ -1,4 +1,4 @@
-"""Judging a run. Accuracies are percentages; phase 0 is the base phase."""
+"""Metrics of a run. Accuracies are percentages; phase 0 is the base phase."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def accuracy(predictions: ArrayLike, targets: ArrayLike) -> float:
 
 
 def average_incremental_accuracy(phase_accuracies: Sequence[float]) -> float:
-    """Unweighted mean over the phases, the base phase included: the field's main number.
+    """Unweighted mean over the phases, the base phase included: the main number in the field.
 
     Each accuracy is over the test images of all classes seen so far.
 
@@ -42,7 +42,7 @@ def forgetting(matrix: ArrayLike) -> float:
             came in phase j. What lies above the diagonal is not read.
 
     Returns:
-        Percentage points, the last group left out; 0 for a single phase.
+        Percentage points, without the last group; 0 for a single phase.
 
     Raises:
         ValueError: the matrix is not square.
@@ -59,7 +59,7 @@ def forgetting(matrix: ArrayLike) -> float:
 
 
 class OldNewConfusion(NamedTuple):
-    """What becomes of old and of new classes' images, in percent of each."""
+    """How old and new classes' images are classified, in percent of each."""
 
     old_correct: float
     old_to_old: float  # another old class
@@ -70,7 +70,7 @@ class OldNewConfusion(NamedTuple):
 
 
 def old_new_confusion(predictions: ArrayLike, targets: ArrayLike, num_old: int) -> OldNewConfusion:
-    """Where old and new images go; NaN for a side without images.
+    """How old and new images are classified; NaN for a side without images.
 
     Args:
         predictions, targets: (n,) class numbers, old ones below ``num_old``.
@@ -104,7 +104,7 @@ def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, num_classes: in
     >>> confusion_matrix([0, 1, 1], [0, 0, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    pair = np.stack(_pair(predictions, targets)).astype(np.int64)  # in bytes products would wrap
+    pair = np.stack(_pair(predictions, targets)).astype(np.int64)  # bytes would overflow below
     if pair.size and not 0 <= pair.min() <= pair.max() < num_classes:
         raise ValueError(f"classes are 0 to {num_classes - 1}, not {pair.min()} to {pair.max()}")
     predictions, targets = pair
@@ -116,7 +116,7 @@ def group_accuracies(confusion: np.ndarray, bounds: Sequence[int]) -> np.ndarray
     """Accuracy on each group of classes, a row for :func:`forgetting`.
 
     Args:
-        confusion: counts as of :func:`confusion_matrix`.
+        confusion: counts, as returned by :func:`confusion_matrix`.
         bounds: where the groups start and end: [0, 50, 60] means classes 0..49 and 50..59.
 
     >>> group_accuracies(np.array([[3, 1, 0], [0, 4, 0], [2, 0, 2]]), [0, 2, 3]).tolist()
