@@ -1,4 +1,4 @@
-"""The network: a backbone that makes features, and a head that grows with the classes.
+"""The network: a backbone that computes features, and a head that grows with the classes.
 
 Every backbone ends without its last ReLU, as in the paper, so that features are signed and
 cosines can be negative.
@@ -17,11 +17,11 @@ from lucir_edu.memory import class_means
 
 
 class Output(NamedTuple):
-    """What the network says of n images, C classes seen."""
+    """The network's output for n images; C classes seen."""
 
     features: Tensor  # (n, d), the backbone's
     cosines: Tensor  # (n, C), of features and class embeddings, before the scale
-    logits: Tensor  # (n, C), what the softmax takes
+    logits: Tensor  # (n, C), what goes into the softmax
 
 
 # ---- Heads ------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ class Output(NamedTuple):
 class Head(nn.Module):
     """A class embedding per class, in two blocks: the old classes' and the new ones'.
 
-    Two blocks, so that the old one can be frozen. ``weight`` is both, (C, d).
+    Two blocks, so that the old one can be frozen. ``weight`` is both together, (C, d).
     """
 
     def __init__(self, feature_dim: int, num_classes: int) -> None:
@@ -43,10 +43,10 @@ class Head(nn.Module):
         return torch.cat([self.old_weight, self.new_weight])
 
     def grow(self, num_new: int, new_weight: Tensor | None = None) -> None:
-        """What was new becomes old; ``num_new`` classes come in.
+        """What was new becomes old; ``num_new`` classes are added.
 
         Args:
-            new_weight: (num_new, d) embeddings to start from, as of :func:`imprint`; None:
+            new_weight: (num_new, d) embeddings to start from, such as :func:`imprint`'s; None:
                 random ones.
         """
         old = self.weight.detach()
@@ -60,7 +60,7 @@ class Head(nn.Module):
         return [self.old_weight]
 
     def freeze_old(self) -> None:
-        """The old classes' block is learnt no more."""
+        """From now on the old classes' block is not learned."""
         for parameter in self.old_parameters():
             parameter.requires_grad_(False)
 
@@ -142,10 +142,10 @@ def imprint(features: Tensor, labels: Tensor, num_new: int, old_weight: Tensor) 
 
 
 class Block(nn.Module):
-    """The basic residual block: two 3x3 convolutions beside a shortcut.
+    """The basic residual block: two 3x3 convolutions and a shortcut.
 
     Args:
-        last: whether it ends the network, and so without a ReLU.
+        last: whether it is the network's last block, which does not end with a ReLU.
     """
 
     def __init__(self, in_planes: int, planes: int, stride: int = 1, last: bool = False) -> None:
@@ -157,7 +157,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.last = last
         # On a CPU without AVX-512, a 1x1 convolution with a stride and fewer than 8 input channels
-        # writes outside its memory (oneDNN 3.13): there every other pixel is taken before it
+        # writes outside its memory (oneDNN 3.13): there, every other pixel is taken beforehand
         self.skip = stride if in_planes < 8 else 1
         self.downsample = None
         if stride != 1 or in_planes != planes:
@@ -207,7 +207,7 @@ def _initialise(network: nn.Module) -> None:
 def _large_resnet18(width: int, in_channels: int) -> nn.Module:
     if in_channels != 3:
         raise UsageError("backbone=resnet18 is for colour images; choose small or resnet32")
-    from torchvision.models import resnet18  # here, for it takes seconds and glyphs need it not
+    from torchvision.models import resnet18  # here: it takes seconds, and Glyphs does not need it
 
     network = resnet18()
     network.layer4[-1] = Block(512, 512, last=True)
@@ -240,11 +240,11 @@ class IncrementalModel(nn.Module):
         """The output for a batch.
 
         Args:
-            total: images of the whole batch, of which ``images`` is this process's share; None:
-                they are all.
+            total: how many images the whole batch has, if ``images`` is this process's share of
+                it; None: ``images`` is the whole batch.
         """
         features = self.backbone(images)
-        with torch.autocast(features.device.type, enabled=False):  # the head needs its digits
+        with torch.autocast(features.device.type, enabled=False):  # the head needs full precision
             features = features.to(self.head.new_weight.dtype)
             if total is not None:
                 features = hardware.gather(features, total)
@@ -255,7 +255,7 @@ class IncrementalModel(nn.Module):
         return len(self.head.old_weight) + len(self.head.new_weight)
 
     def teacher(self) -> "IncrementalModel":
-        """A frozen copy. It stays in evaluation mode, even inside a module put to training."""
+        """A frozen copy. It stays in evaluation mode, even inside a module in training mode."""
         copied = copy.deepcopy(self).requires_grad_(False)
         copied.frozen = True
         return copied.eval()
@@ -265,14 +265,14 @@ class IncrementalModel(nn.Module):
 
 
 def build(config: Config, num_classes: int, in_channels: int, seed: int) -> IncrementalModel:
-    """A new network for a config, its weights from a seed.
+    """A new network for a config, with weights from a seed.
 
     Args:
         num_classes: of the base phase.
         in_channels: 1 for grey images, 3 for colour.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the GPUs' would not be put back
+        torch.default_generator.manual_seed(seed)  # (the GPUs' generators would not be put back)
         backbone = BACKBONES[config.backbone](config.width, in_channels)
         feature_dim = backbone.feature_dim
         if config.feature_dim is not None:
