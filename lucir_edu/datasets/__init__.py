@@ -14,7 +14,7 @@ KNOWN = {"glyphs": (100, 1), "cifar100": (100, 3)}  # classes and channels, befo
 
 
 def default_root() -> Path:
-    """The project's ``data`` folder in a checkout, else a cache folder of the user's."""
+    """The project's ``data`` folder in a checkout, else a cache folder of the user."""
     checkout = Path(__file__).parents[2] / "data"
     return checkout if (checkout / "README.md").exists() else Path.home() / ".cache" / "lucir_edu"
 
@@ -36,8 +36,8 @@ def folder_of(root: str | Path | None = None) -> Path:
 
 
 def outline(config: Config) -> Dataset | None:
-    """The data set that a config asks for, without its images, where its classes are known before
-    it is loaded: to see in time whether the config fits.
+    """The data set that a config asks for, without its images, if its classes are known before it
+    is loaded: this shows early whether the config fits.
 
     Raises:
         UsageError: the data set has too few classes.
@@ -59,7 +59,7 @@ def load(config: Config, root: str | Path | None = None) -> Dataset:
         root: where files are kept; None means :func:`default_root`.
 
     Raises:
-        UsageError: the data is not there, or damaged; the message says what to do.
+        UsageError: the data is missing or damaged; the message says what to do.
     """
     root = folder_of(root)
     outline(config)
@@ -77,11 +77,11 @@ def load(config: Config, root: str | Path | None = None) -> Dataset:
         dataset = folder.load(root)
     dataset = _classes(dataset, config)
     if isinstance(dataset.train, FileSplit):
-        config.phase_sizes(len(dataset.classes))  # complains, if it must, before all are read
+        config.phase_sizes(len(dataset.classes))  # raises, if it must, before all images are read
         return folder.choose(dataset, config, root, default_root())
     return limit(dataset, config.train_per_class, config.test_per_class)
 
 
 def _classes(dataset: Dataset, config: Config) -> Dataset:
-    """The classes that a config takes."""
+    """The classes that a config selects."""
     return dataset if config.subset_classes is None else subset(dataset, config.subset_classes)
