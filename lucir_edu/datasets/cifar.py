@@ -44,7 +44,7 @@ def load(root: Path) -> Dataset:
 
 
 def fetch(root: Path) -> None:
-    """Download CIFAR-100 to ``root``, unless it is there.
+    """Download CIFAR-100 to ``root``, unless it is already there.
 
     Raises:
         UsageError: it could not be fetched; a download that failed leaves nothing behind.
