@@ -1,7 +1,7 @@
-"""Any folder of images, ``train/CLASS/*.jpg`` and ``val/CLASS/*.jpg``, read as it is needed.
+"""Any folder of images, ``train/CLASS/*.jpg`` and ``val/CLASS/*.jpg``, read as needed.
 
-Every image that a run will take is read once before the run starts, for a damaged one could else
-stop it after hours; what was readable is remembered, and only what is new is read the next time.
+Every image that a run will use is read once before the run starts, because a damaged one could stop
+it after hours. What was readable is remembered, and only what is new is read the next time.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from lucir_edu.files import whole
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# torchvision's, and GIF; other files are no images
+# torchvision's, and GIF; other files are not taken for images
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 TRIAL = 32  # images that a process tries at a time
@@ -33,10 +33,10 @@ READABLE = "readable.npy"  # what was found readable: 8 bytes for a file's name,
 
 
 def load(root: Path) -> Dataset:
-    """The images under ``root/train`` and ``root/val``; only their names are held, and names and
-    sizes make the fingerprint.
+    """The images under ``root/train`` and ``root/val``. Only their names are held in memory; names
+    and sizes make the fingerprint.
 
-    Hidden files and folders, and files with other endings than :data:`ENDINGS`, are left out.
+    Hidden files and folders, and files whose ending is not one of :data:`ENDINGS`, are left out.
 
     Raises:
         UsageError: a folder is missing or empty, or the two do not have the same classes.
@@ -53,13 +53,13 @@ def load(root: Path) -> Dataset:
         )
     digest = hashlib.sha256()
     splits = [_split(root, part, train, digest) for part in ("train", "val")]
-    # A name that is no text would stop the writing of results
+    # A name that is not valid text would prevent results from being written
     classes = tuple(os.fsencode(name).decode(errors="replace") for name in train)
     return Dataset("folder", classes, *splits, MEAN, STD, "files:" + digest.hexdigest()[:16])
 
 
 def choose(dataset: Dataset, config: Config, root: Path, cache: Path) -> Dataset:
-    """The images that a config takes, all of them readable.
+    """The images that a config selects, all of them readable.
 
     Args:
         root: the folder that the data set was loaded from.
@@ -69,7 +69,7 @@ def choose(dataset: Dataset, config: Config, root: Path, cache: Path) -> Dataset
         UsageError: there are damaged ones, and ``config.damaged`` is "refuse".
     """
     left_out: list[str] = []
-    while True:  # as many of each class as asked for, if others can take the place of damaged ones
+    while True:  # as many of each class as asked for, if others can replace damaged ones
         taken = limit(dataset, config.train_per_class, config.test_per_class)
         splits = (taken.train, taken.test)
         found = damaged(np.concatenate([s.paths for s in splits]), config.workers, cache)
@@ -109,7 +109,7 @@ def damaged(paths: np.ndarray, workers: int, cache: Path) -> dict[str, str]:
         _Trial(paths),
         batch_sampler=batches,
         num_workers=min(workers, len(batches) // 4),
-        generator=torch.Generator(),  # and not the one that others draw from
+        generator=torch.Generator(),  # not the one that others draw from
         collate_fn=list,
     )
     found, readable = {}, []
@@ -129,7 +129,7 @@ def damaged(paths: np.ndarray, workers: int, cache: Path) -> dict[str, str]:
 
 
 class _Trial(torch.utils.data.Dataset):
-    """Reads an image as training does; gives the reason if that fails, else nothing."""
+    """Reads an image as training does; returns the reason if that fails, else ""."""
 
     def __init__(self, paths: np.ndarray) -> None:
         self.paths = paths
@@ -137,7 +137,7 @@ class _Trial(torch.utils.data.Dataset):
     def __getitem__(self, row: int) -> str:
         path = os.fsdecode(self.paths[row])
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
+            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait forever
                 return "not a file"
             pictures.read(path, pictures.middle)
         except Exception as error:  # Pillow raises many kinds
@@ -193,7 +193,7 @@ def _split(root: Path, part: str, classes: Iterable[str], digest: "hashlib._Hash
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:  # a link to nothing; it is told when it is read
+    except OSError:  # a broken link; it is reported when it is read
         return -1
 
 
@@ -247,7 +247,7 @@ def _remembered(cache: Path) -> np.ndarray:
 
 
 def _remember(stamps: np.ndarray, cache: Path) -> None:
-    """A folder that cannot be written to only costs the reading again."""
+    """A folder that cannot be written to only means that images are read again."""
     try:
         with whole(cache / READABLE) as temporary, open(temporary, "wb") as file:
             np.save(file, np.union1d(_remembered(cache), stamps))
