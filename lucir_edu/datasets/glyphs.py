@@ -1,6 +1,6 @@
 """Glyphs-100: six alphabets in twelve typefaces, rendered from a seed. Nothing to download.
 
-The story: an OCR service learns Latin letters and digits first, then a new alphabet at every
+The story: an OCR service learns Latin letters and digits first, then a new alphabet in every
 phase. The faces are the DejaVu fonts that matplotlib installs.
 """
 
@@ -51,7 +51,7 @@ def load(root: Path) -> Dataset:
     """Glyphs-100, from the cache under ``root`` or rendered and cached there.
 
     The same library versions give the same bytes; another FreeType or processor gives
-    nearly the same ones, which the fingerprint shows.
+    nearly the same ones; the fingerprint shows the difference.
     """
     key = hashlib.sha256(
         json.dumps([VERSION, SEED, PIL.__version__, torch.__version__.split("+")[0]]).encode()
@@ -106,7 +106,7 @@ def distort(sheet: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor
     """A camera's view of each label's glyph in a random face.
 
     Args:
-        sheet: as of :func:`drawings`.
+        sheet: as returned by :func:`drawings`.
         labels: (n,) rows of the sheet.
 
     Returns:
@@ -160,6 +160,6 @@ def _read(cache: Path) -> dict[str, Tensor] | None:
 
 
 def _write(cache: Path, tensors: dict[str, Tensor]) -> None:
-    """A folder that cannot be written to only costs the rendering again."""
+    """A folder that cannot be written to only means that images are rendered again."""
     with contextlib.suppress(OSError), whole(cache) as temporary:
         save_file(tensors, temporary, metadata={"digest": _digest(tensors)})
