@@ -34,8 +34,8 @@ class TensorSplit:
 class FileSplit:
     """Images on disk, read when needed: (n,) file names as bytes, and (n,) labels.
 
-    The names are one array, each of as many bytes as the longest has: strings would take twice as
-    much, and as much again in every process that reads, for to look at one is to write to it.
+    The names are one array, each with as many bytes as the longest. Strings would take twice as
+    much memory, and as much again in every process that reads, because looking at one writes to it.
     """
 
     paths: np.ndarray
@@ -58,7 +58,7 @@ class Dataset:
     test: Split
     mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
     std: tuple[float, ...]
-    # A hash of the content, or of files' names and sizes, to tell which data a result is of
+    # A hash of the content, or of files' names and sizes, to tell what data a result is from
     fingerprint: str
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ def subset(dataset: Dataset, num_classes: int) -> Dataset:
 
 
 def limit(dataset: Dataset, train: int | None, test: int | None) -> Dataset:
-    """The first so many images of every class; None keeps all."""
+    """At most the first ``train`` or ``test`` images of every class; None keeps all."""
 
     def first(split: Split, count: int | None) -> Split:
         if count is None:
