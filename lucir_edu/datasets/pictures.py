@@ -16,16 +16,16 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 def read(path: str | bytes, box: Callable[[Image.Image], Box]) -> Image.Image:
     """A part of an image, SIZE pixels high and wide.
 
-    The picture is turned as its EXIF data say, what is transparent becomes white, and of an
-    animation the first frame is taken.
+    The picture is turned as its EXIF data say, transparent parts become white, and an animation is
+    represented by its first frame.
 
     Args:
-        box: says which part, of an image whose pixels are not read yet.
+        box: says which part, given an image whose pixels are not read yet.
 
     Raises:
-        Exception: the file cannot be read; Pillow raises many kinds. :func:`why` tells which.
+        Exception: the file cannot be read; Pillow raises many kinds. :func:`why` names the reason.
     """
-    # Warnings are of odd metadata, mostly
+    # Warnings are mostly about odd metadata
     with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
         width, height = image.size
         left, top, right, bottom = box(image)
@@ -41,7 +41,7 @@ def read(path: str | bytes, box: Callable[[Image.Image], Box]) -> Image.Image:
             Image.Resampling.BILINEAR,
             box=(left * across, top * down, right * across, bottom * down),
         )
-        with contextlib.suppress(Exception):  # nothing reliable is said in damaged EXIF data
+        with contextlib.suppress(Exception):  # damaged EXIF data say nothing reliable
             pixels = ImageOps.exif_transpose(pixels)
     if pixels.mode == "RGBA":
         white = Image.new("RGBA", pixels.size, "white")
@@ -76,7 +76,7 @@ def shown(path: str) -> str:
 
 def _plain(image: Image.Image) -> Image.Image:
     """All pixels, as RGB or RGBA."""
-    if image.mode.startswith("I"):  # 16 bits, of which Pillow would make white what is over 255
+    if image.mode.startswith("I"):  # 16 bits; Pillow would make everything over 255 white
         grey = np.asarray(image) / 257
         image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
