@@ -1,4 +1,4 @@
-"""The stream: in which order classes come, and what each phase brings."""
+"""The stream: the order in which classes come, and what each phase brings."""
 
 from dataclasses import dataclass
 
