@@ -24,7 +24,7 @@ from lucir_edu.stream import Phase
 
 
 class TrainingWarning(UserWarning):
-    """Training goes on, but its result is hardly what was wanted."""
+    """Training continues, but its result is probably not what was wanted."""
 
 
 # ---- Events -----------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ class StepEnd:
 
     phase: int
     epoch: int
-    step: int  # within the phase, from 1; anew in the class-balance finetune
+    step: int  # within the phase, from 1; from 1 again in the class-balance finetune
     losses: dict[str, Tensor]  # each term of the objective, with its weight
 
 
@@ -64,12 +64,12 @@ class EpochEnd:
     train_accuracy: float  # percent, of augmented images as they were learnt
     learning_rate: float  # of the epoch's first step
     model: IncrementalModel
-    midway: Callable[[], "Midway"] | None  # where to go on from; None in class-balance tuning
+    midway: Callable[[], "Midway"] | None  # where to continue from; None in class-balance tuning
 
 
 @dataclass(frozen=True)
 class PhaseEnd:
-    """A phase is learnt and judged."""
+    """A phase is learned and evaluated."""
 
     measurement: "Measurement"
     model: IncrementalModel
@@ -79,7 +79,7 @@ class PhaseEnd:
 
 @dataclass(frozen=True)
 class Pause:
-    """A place to stop between two batches of a judgement; there is nothing to tell."""
+    """A place to stop between two batches of an evaluation; there is nothing to report."""
 
     phase: int
 
@@ -105,40 +105,40 @@ class Measurement:
     weight_norm_new: float
     eta: float | None  # the cosine head's scale
     exemplars: int  # images in memory, after the phase
-    seconds: float  # by the clock, with what a consumer of the events did meanwhile
+    seconds: float  # by the clock, including what a consumer of the events did meanwhile
     losses: dict[str, list[float]]  # each term's mean over every epoch
-    # Arrays, C classes: confusion_cnn and confusion_nme (C, C) counts; embedding_angles (C, C),
+    # Arrays; C classes: confusion_cnn and confusion_nme (C, C), counts; embedding_angles (C, C),
     # whole degrees between class embeddings; weight_norms, biases, mean_logits and logit_sds (C,),
     # the last two over all test images; positions (C, SAMPLE, 2), the directions of features of
-    # each class's first test images, seen in the plane in which those of the first phase judged
-    # spread most
+    # each class's first test images, in the plane in which those of the first phase that was
+    # evaluated spread most
     arrays: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
 
 @dataclass(frozen=True)
 class State:
-    """Where to start from: a network that has learnt all phases up to this one."""
+    """Where to start from: a network that has learned all phases up to this one."""
 
     phase: int
-    weights: dict[str, Tensor]  # as of IncrementalModel.state_dict; of an event's model, a copy
+    weights: dict[str, Tensor]  # of IncrementalModel.state_dict; copies, if of an event's model
     exemplars: list[Tensor] | None = None  # indices per class, best first; None: choose them now
     plane: Tensor | None = None  # (3, d), where positions are measured; None: choose it now
-    source: str = "the state"  # what to call it when it does not fit
+    source: str = "the state"  # its name in the message when it does not fit
 
 
 @dataclass(frozen=True)
 class Midway:
-    """Where to go on inside a phase: the end of one of its epochs, before class-balance tuning."""
+    """Where to continue in a phase: the end of one of its epochs, before class-balance tuning."""
 
     phase: int
     epoch: int
     seconds: float  # that the phase has taken so far
-    losses: dict[str, list[float]]  # as of Measurement
-    tensors: dict[str, Tensor]  # model.…, of state_dict; momentum.NN; generator, of the batches
+    losses: dict[str, list[float]]  # as in Measurement
+    tensors: dict[str, Tensor]  # model.… from state_dict; momentum.NN; generator of the batches
 
 
 SAMPLE = 3  # test images of each class whose positions are kept
-LOOK_EVERY = 100  # steps, at the longest, until a loss that is no number is noticed
+LOOK_EVERY = 100  # steps, at most, until a loss that is not a number is noticed
 
 # ---- Training ---------------------------------------------------------------------------------
 
@@ -158,26 +158,26 @@ def train(
     """Learn a data set phase by phase.
 
     Args:
-        dataset: as of :func:`lucir_edu.datasets.load`, and taken whole: ``subset_classes``,
-            ``train_per_class`` and ``test_per_class`` are heeded there.
+        dataset: as returned by :func:`lucir_edu.datasets.load`, and used whole:
+            ``subset_classes``, ``train_per_class`` and ``test_per_class`` are applied there.
         device: auto, cpu, cuda or mps.
-        start: go on from here; the first :class:`PhaseEnd` is then that of this phase.
-        midway: go on inside the phase after ``start``'s, or inside the base phase without it.
+        start: continue from here; the first :class:`PhaseEnd` is then that of this phase.
+        midway: continue inside the phase after ``start``'s, or inside the base phase without it.
         objective: what to minimise instead of :func:`objective`, with the same arguments; the
             teacher's output is None in the base phase, and where no setting needs a teacher.
 
     Raises:
-        UsageError: ``start`` or ``midway`` does not fit the config, ``objective`` returns something
-            else than scalars by name, the same names at every step of a phase, a loss is no number,
+        UsageError: ``start`` or ``midway`` does not fit the config; ``objective`` does not return
+            scalars by name, with the same names at every step of a phase; a loss is not a number;
             or every parameter is frozen.
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
         :class:`EpochEnd`, then some :class:`Pause`, then :class:`PhaseEnd`. The model and the
-        memory in an event are those that learn: read or copy them before the next event, and leave
-        the model in the mode it was in.
-        Weights that are changed in place at a phase's last :class:`EpochEnd` are those that are
-        judged.
+        memory in an event are those in training: read or copy them before the next event, and
+        leave the model in the mode it was in.
+        If weights are changed in place at a phase's last :class:`EpochEnd`, the changed weights are
+        evaluated.
     """
     learner = Learner(config, dataset, hardware.pick_device(device), objective)
     if start is not None:
@@ -209,11 +209,11 @@ class Learner:
         net = model.build(config, base, channels, _seed(config, 0))
         self.net = hardware.spread(net.to(device, memory_format=hardware.layout(device)))
         self.plane: Tensor | None = None
-        self.losses: dict[str, list[float]] = {}  # of the present phase
-        self.began = time.perf_counter()  # the present phase
+        self.losses: dict[str, list[float]] = {}  # of the current phase
+        self.began = time.perf_counter()  # the current phase
 
     def learn(self, phase: Phase, midway: Midway | None = None) -> Iterator[Event]:
-        """One phase, or what is left of it: grow, learn, choose exemplars, judge."""
+        """One phase, or what is left of it: grow, learn, choose exemplars, evaluate."""
         config, self.began, self.losses = self.config, time.perf_counter(), {}
         teacher = None
         if phase.num_old:
@@ -232,7 +232,7 @@ class Learner:
             learnt = [(parameter, parameter.requires_grad) for parameter in self.net.parameters()]
             try:
                 yield from self.fit(phase, self.memory.indices, teacher, balanced=True)
-            finally:  # also when it is stopped in there
+            finally:  # also when it is stopped there
                 for parameter, before in learnt:
                     parameter.requires_grad_(before)
         measurement = yield from self.measure(phase)
@@ -249,7 +249,7 @@ class Learner:
         """Minimise the objective on some training images.
 
         Args:
-            midway: go on from there.
+            midway: continue from there.
             balanced: tune the head alone, all of it, at a low rate (class-balance finetune).
         """
         config, net = self.config, self.net
@@ -328,7 +328,7 @@ class Learner:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
     ) -> Midway:
-        """Where the training stands at the end of an epoch; it stays so while training goes on."""
+        """The state of training at the end of an epoch; it stays the same as training continues."""
         tensors = {f"model.{name}": t.clone() for name, t in self.net.state_dict().items()}
         (group,) = optimizer.param_groups
         for number, parameter in enumerate(group["params"]):
@@ -355,7 +355,7 @@ class Learner:
         for number, parameter in enumerate(group["params"]):
             buffer = midway.tensors.get(f"momentum.{number:03d}")
             if buffer is not None:
-                # in the parameter's layout, for the fused step goes through both as they lie
+                # in the parameter's layout, because the fused step reads both in memory order
                 like = torch.empty_like(parameter, requires_grad=False).copy_(buffer)
                 optimizer.state[parameter]["momentum_buffer"] = like
         generator.set_state(midway.tensors["generator"])
@@ -367,7 +367,7 @@ class Learner:
     ) -> None:
         """Make sure that all losses of the last steps are numbers, and forget them.
 
-        Now and then, for each look waits for the device.
+        Only now and then, because each look waits for the device.
         """
         if not recent:
             return
@@ -402,7 +402,7 @@ class Learner:
             self.net.head.freeze_old()
 
     def choose_exemplars(self, phase: Phase) -> None:
-        """Keep some of the new classes' images, and fewer of the old ones' if room is short."""
+        """Keep some of the new classes' images, and fewer of the old ones' if space is short."""
         labels, features = self.stream.dataset.train.labels[phase.train], None
         if self.memory.quota(phase.num_seen):  # else there is nothing to choose
             features, _ = self.embed(phase.train)
@@ -413,7 +413,7 @@ class Learner:
         self.memory.trim()
 
     def resume(self, start: State) -> Iterator[Event]:
-        """Take over a network that has learnt all phases up to ``start.phase``."""
+        """Take over a network that has learned all phases up to ``start.phase``."""
         self.began = time.perf_counter()
         phases = self.stream.phases[: start.phase + 1]
         for phase in phases[1:]:
@@ -433,7 +433,7 @@ class Learner:
         """Give the network its weights.
 
         Raises:
-            UsageError: they are another network's; ``source`` says whence they came.
+            UsageError: they are another network's; ``source`` says where they came from.
         """
         try:
             self.net.load_state_dict(weights)
@@ -447,7 +447,7 @@ class Learner:
 
     def embed(self, indices: Tensor, flip: bool = False) -> tuple[Tensor, Tensor]:
         """Features (n, d) and labels (n,) of training images, without augmentation."""
-        features, every = [], []  # and no logits: of a thousand classes they are the larger part
+        features, every = [], []  # but no logits: with a thousand classes they are the larger part
         for images, labels in self.train_images.plain(indices, flip=flip):
             features.append(evaluate(self.net, images, self.precision, len(labels)).features)
             every.append(labels)
@@ -463,7 +463,7 @@ class Learner:
         return memory.class_means(features, labels, num_classes)
 
     def measure(self, phase: Phase) -> Generator[Pause, None, Measurement]:
-        """Judge the network on the test images of all classes seen."""
+        """Evaluate the network on the test images of all classes seen."""
         seen, num_old, head = phase.num_seen, phase.num_old, self.net.head
         batches = []
         for images, labels in self.test_images.plain(phase.test):
@@ -526,7 +526,7 @@ class Learner:
     def positions(self, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         """Where the first images of each class are, (num_classes, SAMPLE, 2); NaN: no such image.
 
-        The plane is chosen once, so that what moves on it has moved.
+        The plane is chosen once, so that a point moves in it only if its feature has.
         """
         sample = features.new_full((num_classes, SAMPLE, features.shape[1]), torch.nan)
         for label in range(num_classes):
@@ -546,9 +546,9 @@ def objective(
     what is minimised.
 
     Args:
-        output: of the network that learns, C classes.
+        output: of the network in training, C classes.
         targets: (n,).
-        old: of the teacher, the ``num_old`` old classes; None when no term needs it.
+        old: output of the teacher, for the ``num_old`` old classes; None when no term needs it.
         num_old: 0 in the base phase, where only cross-entropy counts.
     """
     num_new = output.logits.shape[1] - num_old
@@ -576,7 +576,7 @@ def objective(
 
 
 def _check_terms(terms: object, before: Mapping[str, object]) -> None:
-    """An objective may be a learner's own. ``before``: the terms of earlier steps, by name."""
+    """Check an objective's terms: it may be a learner's own. ``before``: those of earlier steps."""
     if not isinstance(terms, dict) or not terms:
         what = "an empty dict" if isinstance(terms, dict) else type(terms).__name__
         raise UsageError(
@@ -602,7 +602,7 @@ def evaluate(
     """A network's output for a batch, in evaluation mode; ``total`` as for its ``forward``.
 
     Args:
-        images: as a loader of :mod:`lucir_edu.loader` makes them: pixels in [0, 1], less the data
+        images: as a loader of :mod:`lucir_edu.loader` makes them: pixels in [0, 1], minus the data
             set's mean, divided by its std.
     """
     modes = [(module, module.training) for module in net.modules()]
@@ -611,7 +611,7 @@ def evaluate(
         with hardware.autocast(images.device, precision):
             return net(images, total)
     finally:
-        for module, training in modes:  # not all alike in class-balance tuning
+        for module, training in modes:  # they differ in class-balance tuning
             module.training = training
 
 
@@ -620,15 +620,15 @@ def predict(
 ) -> tuple[Output, Tensor]:
     """A network's output for some images, in evaluation mode, and their labels.
 
-    Column i of the logits is the class that came as the i-th. Labels are numbered so in a loader of
-    the data set that :func:`lucir_edu.stream.make` gives back, not of the one given to it.
+    Column i of the logits is the class that came as the i-th. Labels are numbered like this in a
+    loader of the data set that :func:`lucir_edu.stream.make` returns, not of the one given to it.
     """
     batches = images.plain(indices)
     return joined([(evaluate(net, x, precision, len(y)), y) for x, y in batches])
 
 
 def joined(batches: Sequence[tuple[Output, Tensor]]) -> tuple[Output, Tensor]:
-    """Outputs and labels of batches, as those of one."""
+    """Outputs and labels of several batches, as those of one."""
     outputs = Output(*(torch.cat(parts) for parts in zip(*(o for o, _ in batches), strict=True)))
     return outputs, torch.cat([labels for _, labels in batches])
 
@@ -636,7 +636,7 @@ def joined(batches: Sequence[tuple[Output, Tensor]]) -> tuple[Output, Tensor]:
 def principal_plane(vectors: Tensor) -> Tensor:
     """(3, d): the mean of some vectors (n, d), and the two directions in which they vary most."""
     centre = vectors.mean(dim=0)
-    # (on the CPU, for Apple's GPUs have no double precision)
+    # (on the CPU, because Apple's GPUs have no double precision)
     _, _, axes = torch.linalg.svd((vectors - centre).cpu().double(), full_matrices=False)
     axes = F.pad(axes, (0, 0, 0, 2))[:2]  # fewer than two directions: zeros
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
