@@ -413,7 +413,7 @@ def wrong_dimension(features, weight):
     return F.normalize(features, dim=0) @ F.normalize(weight, dim=0).T
 
 
-@wrong("cosine_similarity_matrix", "a length of 0 is divided by")
+@wrong("cosine_similarity_matrix", "a row of zeros is divided by its length")
 def zero_rows_forgotten(features, weight):
     features = features / features.norm(dim=1, keepdim=True)
     weight = weight / weight.norm(dim=1, keepdim=True)
@@ -452,7 +452,7 @@ def transposed(features, weight):
     return F.normalize(weight) @ F.normalize(features).T
 
 
-@wrong("cosine_similarity_matrix", "the lengths count as constants")
+@wrong("cosine_similarity_matrix", "the lengths are treated as constants")
 def lengths_without_gradient(features, weight):
     with torch.no_grad():
         f = features.norm(dim=1, keepdim=True).clamp(min=1e-9)
@@ -633,7 +633,7 @@ class HeadMisspelt(_Base):
         return self.eta * F.normalize(features) @ F.normalize(self.weight).T
 
 
-@wrong("CosineHead", "all classes start alike")
+@wrong("CosineHead", "all classes start with the same embedding")
 class HeadOfOnes(nn.Module):
     def __init__(self, feature_dim, num_classes):
         super().__init__()
@@ -644,7 +644,7 @@ class HeadOfOnes(nn.Module):
         return self.eta * F.normalize(features) @ F.normalize(self.weight).T
 
 
-@wrong("CosineHead", "two heads start alike")
+@wrong("CosineHead", "two heads start with the same embeddings")
 class HeadSeeded(_Base):
     def __init__(self, feature_dim, num_classes):
         torch.manual_seed(1993)
@@ -684,7 +684,7 @@ def head_as_a_function(features, weight):
     return F.normalize(features) @ F.normalize(weight).T
 
 
-@wrong("CosineHead", "`eta` is not learnt: it asks for no gradient")
+@wrong("CosineHead", "`eta` is not learned: it does not require a gradient")
 class HeadWithFrozenScale(nn.Module):
     def __init__(self, feature_dim, num_classes):
         super().__init__()
@@ -839,7 +839,7 @@ def forget_with_a_million_prints(features, old_features):
     return (1 - F.cosine_similarity(features, old_features.detach())).mean()
 
 
-@wrong("less_forget", "it is the mean cosine, which is to grow")
+@wrong("less_forget", "it is the mean cosine, which should grow")
 def forget_the_one(features, old_features):
     return F.cosine_similarity(features, old_features.detach()).mean()
 
@@ -878,7 +878,7 @@ def forget_in_a_loop(features, old_features):
 # ---- adaptive_lambda --------------------------------------------------------------------------
 
 
-@wrong("adaptive_lambda", "so the paper prints it, while the authors' code")
+@wrong("adaptive_lambda", "the paper prints it like that, while the authors' code")
 def lambda_of_the_paper(base, num_old, num_new):
     return base * math.sqrt(num_new / num_old)
 
@@ -1450,7 +1450,7 @@ def nme_scores(features, exemplar_features, exemplar_labels):
     return losses.cosine_similarity_matrix(features, means)
 
 
-@wrong("nearest_mean", "the class least alike is taken")
+@wrong("nearest_mean", "the least similar class is taken")
 def nme_farthest(features, exemplar_features, exemplar_labels):
     exemplars = F.normalize(exemplar_features)
     classes = range(int(exemplar_labels.max()) + 1)

@@ -1,8 +1,8 @@
 """The exercises of the notebooks: what a right function does, and the mistakes that are known.
 
-``less_forget = checks.less_forget(less_forget)`` prints a report and returns the function to go on
-with: the learner's own when it is right, else the package's, which stands in. How a function is
-graded is ``grading``'s part.
+``less_forget = checks.less_forget(less_forget)`` prints a report and returns the function to
+continue with: the learner's own if it is right, else the package's, which stands in. How a function
+is graded is in ``grading``.
 """
 
 import itertools
@@ -57,7 +57,7 @@ def _by_columns(vectors: Tensor) -> Tensor:
 
 
 def _steady(vectors: Tensor) -> Tensor:
-    """Unit vectors whose lengths count as constants in the gradient."""
+    """Unit vectors whose lengths are treated as constants in the gradient."""
     return vectors / vectors.detach().norm(dim=1, keepdim=True)
 
 
@@ -79,7 +79,7 @@ norm_gap = Exercise(
     "norm_gap",
     """(weight, num_old) -> a number
 
-    By how many percent the embeddings of the new classes are longer, in the mean, than those of
+    By how many percent the embeddings of the new classes are longer, on average, than those of
     the old ones. ``weight`` is (C, d), an embedding per class, old classes first.
     """,
     stand_in=_norm_gap,
@@ -88,24 +88,24 @@ norm_gap = Exercise(
                  (_draw(6, 6, seed=3), 1)),
     mistakes={
         "it is a fraction, not in percent": lambda w, k: _norm_gap(w, k) / 100,
-        "the new length is given in percent of the old one, not by how much it is more":
+        "the new length is given in percent of the old one, not by how much it is longer":
             lambda w, k: _norm_gap(w, k) + 100,
         "it is in percent of the new classes' length, not of the old ones'":
             lambda w, k: 100 - 100 / (_norm_gap(w, k) / 100 + 1),
         "it is in percent of the mean length of all embeddings, not of the old ones'":
             lambda w, k: _norm_gap(w, k) * w[:k].norm(dim=1).mean() / w.norm(dim=1).mean(),
         "old and new classes are exchanged": lambda w, k: 100 / (_norm_gap(w, k) / 100 + 1) - 100,
-        "the sign is turned": lambda w, k: -_norm_gap(w, k),
+        "the sign is reversed": lambda w, k: -_norm_gap(w, k),
         "it is the difference of the lengths, not in percent of the old classes' length":
             lambda w, k: w[k:].norm(dim=1).mean() - w[:k].norm(dim=1).mean(),
         "it is the length of the mean embedding, not the mean length":
             lambda w, k: 100 * (w[k:].mean(0).norm() / w[:k].mean(0).norm() - 1),
         "the lengths are summed over classes, not averaged":
             lambda w, k: 100 * (w[k:].norm(dim=1).sum() / w[:k].norm(dim=1).sum() - 1),
-        "all embeddings of a group are taken for one long vector":
+        "all embeddings of a group are treated as one long vector":
             lambda w, k: 100 * (w[k:].norm() / w[:k].norm() - 1),
         "the squares of the lengths are compared": lambda w, k: _gap((w * w).sum(1), k),
-        "absolute values are summed for a length": lambda w, k: _gap(w.abs().sum(1), k),
+        "absolute values are summed to get a length": lambda w, k: _gap(w.abs().sum(1), k),
         "lengths are taken down the columns: an embedding is a row":
             lambda w, k: _gap(w.norm(dim=0), k),
         "the first new class is counted as old": lambda w, k: _norm_gap(w, k + 1),
@@ -145,7 +145,7 @@ old_to_new = Exercise(
             lambda p, t, k: 100 * ((t < k) & (p >= k)).double().mean(),
         "it is a share of the images taken for a new class, not of the old classes' images":
             lambda p, t, k: _share(t < k, p >= k),
-        "it is a share of the old images that are mistaken, not of all old images":
+        "it is a share of the old images that are misread, not of all old images":
             lambda p, t, k: _share(p >= k, (t < k) & (p != t)),
         "old images taken for another old class count too": lambda p, t, k: _share(p != t, t < k),
         "it is the share of old images taken for another old class":
@@ -176,7 +176,7 @@ forgetting = Exercise(
 
     ``matrix`` is a numpy array (T, T): row t, column j is the accuracy after phase t on the
     classes of phase j; what stands above the diagonal means nothing. The mean, over all groups
-    of classes but the last, of the best accuracy before the last phase minus that after it.
+    of classes except the last, of the best accuracy before the last phase minus that after it.
     """,
     stand_in=metrics.forgetting,
     form=NUMBER,
@@ -193,7 +193,7 @@ forgetting = Exercise(
         "the accuracy one phase before the last is taken, not the best":
             lambda m: _drops(m, lambda a: a[-1]).mean(),
         "the mean accuracy before is taken, not the best": lambda m: _drops(m, np.mean).mean(),
-        "the sign is turned": lambda m: -_drops(m, max).mean(),
+        "the sign is reversed": lambda m: -_drops(m, max).mean(),
         "the groups are summed, not averaged": lambda m: _drops(m, max).sum(),
         "only the base classes count": lambda m: _drops(m, max)[0],
         "rows and columns are exchanged": lambda m: metrics.forgetting(m.T),
@@ -314,16 +314,16 @@ cosine_similarity_matrix = Exercise(
             lambda f, w: f @ w.T / f.norm() / w.norm(),
         "it is divided by the squares of the lengths":
             lambda f, w: unit(f) @ unit(w).T / f.norm(dim=1)[:, None] / w.norm(dim=1),
-        "absolute values are summed for a length":
+        "absolute values are summed to get a length":
             lambda f, w: F.normalize(f, p=1) @ F.normalize(w, p=1).T,
-        "a length of 0 is divided by": lambda f, w: (f / f.norm(dim=1)[:, None])
+        "a row of zeros is divided by its length, 0": lambda f, w: (f / f.norm(dim=1)[:, None])
             @ (w / w.norm(dim=1)[:, None]).T,
         "rows and columns are exchanged": lambda f, w: cos(w, f),
         "it is 1 minus the cosine": lambda f, w: 1 - cos(f, w),
         "the cosine's sign is lost": lambda f, w: cos(f, w).abs(),
         "it is the angle, not its cosine": lambda f, w: cos(f, w).acos(),
-        "it is the distance of the unit vectors": lambda f, w: torch.cdist(unit(f), unit(w)),
-        "the lengths count as constants, out of the gradient's sight":
+        "it is the distance between the unit vectors": lambda f, w: torch.cdist(unit(f), unit(w)),
+        "the lengths are treated as constants, without a gradient":
             lambda f, w: _steady(f) @ _steady(w).T,
     },
 )
@@ -353,8 +353,8 @@ softmax_ceiling = Exercise(
         "the others have cosine 0: it can be lower": lambda n, s: _ceiling(s, 0, n - 1),
         "the class itself counts among the others too": lambda n, s: _ceiling(s, -s, n),
         "eta is left out": lambda n, s: _ceiling(1, -1, n - 1),
-        "eta counts for the class itself alone": lambda n, s: _ceiling(s, -1, n - 1),
-        "eta divides": lambda n, s: _ceiling(1 / s, -1 / s, n - 1),
+        "eta is applied to the class itself alone": lambda n, s: _ceiling(s, -1, n - 1),
+        "the cosines are divided by eta": lambda n, s: _ceiling(1 / s, -1 / s, n - 1),
         "eta multiplies the probability": lambda n, s: s * _ceiling(1, -1, n - 1),
         "the others have the cosine of evenly spread classes: it can be lower":
             lambda n, s: _ceiling(s, -s / (n - 1), n - 1),
@@ -362,7 +362,7 @@ softmax_ceiling = Exercise(
         "it is the probability of all others": lambda n, s: 1 - _ceiling(s, -s, n - 1),
         "it is in percent": lambda n, s: 100 * _ceiling(s, -s, n - 1),
         "it is the logarithm of the probability": lambda n, s: math.log(_ceiling(s, -s, n - 1)),
-        "the class itself is missing in the sum that is divided by":
+        "the class itself is missing from the sum in the denominator":
             lambda n, s: math.exp(2 * s) / (n - 1),
     },
 )
@@ -398,7 +398,7 @@ def _parameters(head: nn.Module, classes: int = 3, features: int = 4) -> tuple[s
         raise Wrong(f"there is more than embeddings and scale{has}")
     for name, parameter in found.items():
         if not parameter.requires_grad:
-            raise Wrong(f"`{name}` is not learnt: it asks for no gradient")
+            raise Wrong(f"`{name}` is not learned: it does not require a gradient")
     return wide[0], single[0]
 
 
@@ -417,9 +417,10 @@ def _first_embeddings(kind: type) -> Observation:
     heads = [_head(kind) for _ in range(2)]
     one, other = (head.get_parameter(_parameters(head)[0]).detach() for head in heads)
     if (one == one[0]).all():
-        raise Wrong("all classes start alike, so that they can hardly part", final=False)
+        raise Wrong("all classes start with the same embedding, so that they can hardly separate",
+                    final=False)
     if torch.equal(one, other):
-        raise Wrong("two heads start alike; they should be random", final=False)
+        raise Wrong("two heads start with the same embeddings; they should be random", final=False)
     return {}
 
 
@@ -434,7 +435,7 @@ def _as_function(kind: type) -> Callable:
         values = {embeddings: weight, scale: eta.reshape(head.get_parameter(scale).shape)}
         return torch.func.functional_call(head, values, (features,))
 
-    function.__wrapped__ = kind  # in whose code a line is looked for when it raises
+    function.__wrapped__ = kind  # when it raises, the line is looked for in this class's code
     return function
 
 
@@ -446,7 +447,7 @@ CosineHead = Exercise(
     """(feature_dim, num_classes): an nn.Module with forward(features) -> logits (n, C)
 
     The cosine of each feature with each class embedding, times one learnable scale eta, which
-    starts at 1. The embeddings, (C, d), are learnt too and start random; there is no bias.
+    starts at 1. The embeddings, (C, d), are learned too and start random; there is no bias.
     """,
     stand_in=CosineHeadOfLogits,
     form=matrix("(n, C)"),
@@ -478,13 +479,13 @@ CosineHead = Exercise(
             lambda f, w, s: s * unit(f) @ _by_columns(w).T,
         "the scale is left out": lambda f, w, s: cos(f, w),
         "the scale is left out, and nothing is made a unit vector": lambda f, w, s: f @ w.T,
-        "the scale divides": lambda f, w, s: cos(f, w) / s,
-        "the scale counts twice": lambda f, w, s: s * s * cos(f, w),
+        "the cosines are divided by the scale": lambda f, w, s: cos(f, w) / s,
+        "the scale is applied twice": lambda f, w, s: s * s * cos(f, w),
         "a softmax is taken: logits come before it": lambda f, w, s: (s * cos(f, w)).softmax(dim=1),
         "rows and columns are exchanged": lambda f, w, s: s * cos(w, f),
-        "the lengths count as constants, out of the gradient's sight":
+        "the lengths are treated as constants, without a gradient":
             lambda f, w, s: s * _steady(f) @ _steady(w).T,
-        "the embeddings' lengths count as constants, out of the gradient's sight":
+        "the embeddings' lengths are treated as constants, without a gradient":
             lambda f, w, s: s * unit(f) @ _steady(w).T,
     },
 )
@@ -563,7 +564,7 @@ less_forget = Exercise(
     "less_forget",
     """(features, old_features) -> a number that can be differentiated
 
-    One minus the cosine of the features, (n, d), with those of the teacher, (n, d), the mean over
+    One minus the cosine of the features, (n, d), with those of the teacher, (n, d), averaged over
     images. No gradient flows into the teacher.
     """,
     stand_in=losses.less_forget,
@@ -576,7 +577,8 @@ less_forget = Exercise(
     mistakes={
         "nothing is made a unit vector": lambda f, o: (1 - (f * o).sum(1)).mean(),
         "the features are not made unit vectors": lambda f, o: (1 - (f * unit(o)).sum(1)).mean(),
-        "the teacher's are not made unit vectors": lambda f, o: (1 - (unit(f) * o).sum(1)).mean(),
+        "the teacher's features are not made unit vectors":
+            lambda f, o: (1 - (unit(f) * o).sum(1)).mean(),
         "the columns are made unit vectors: an image is a row":
             lambda f, o: (1 - (_by_columns(f) * _by_columns(o)).sum(1)).mean(),
         "the cosine is taken down the columns: an image is a row":
@@ -585,21 +587,21 @@ less_forget = Exercise(
         "it is given for each image: their mean is missing": lambda f, o: 1 - _likeness(f, o),
         "the products of a row are averaged, not summed":
             lambda f, o: 1 - (unit(f) * unit(o)).mean(),
-        "it is the mean cosine, which is to grow while a loss is to fall":
+        "it is the mean cosine, which should grow, while a loss should fall":
             lambda f, o: _likeness(f, o).mean(),
         "it is minus the cosine, without the one": lambda f, o: -_likeness(f, o).mean(),
-        "the sign is turned": lambda f, o: _likeness(f, o).mean() - 1,
+        "the sign is reversed": lambda f, o: _likeness(f, o).mean() - 1,
         "one minus the cosine is squared": lambda f, o: (1 - _likeness(f, o)).square().mean(),
-        "it is the squared distance of the unit vectors, which is twice as much":
+        "it is the squared distance between the unit vectors, which is twice as much":
             lambda f, o: 2 * (1 - _likeness(f, o)).mean(),
-        "it is the mean squared difference of the unit vectors' numbers":
+        "it is the mean squared difference of the unit vectors' entries":
             lambda f, o: F.mse_loss(unit(f), unit(o)),
         "it is the mean squared difference of the features": lambda f, o: F.mse_loss(f, o),
-        "it is the distance of the unit vectors":
+        "it is the distance between the unit vectors":
             lambda f, o: (unit(f) - unit(o)).norm(dim=1).mean(),
-        "every image is compared with all of the teacher's, not with its own alone":
+        "every image is compared with all of the teacher's features, not with its own alone":
             lambda f, o: (1 - cos(f, o)).mean(),
-        "the features' lengths count as constants, out of the gradient's sight":
+        "the features' lengths are treated as constants, without a gradient":
             lambda f, o: (1 - (_steady(f) * unit(o)).sum(1)).mean(),
     },
 )
@@ -615,8 +617,8 @@ adaptive_lambda = Exercise(
     form=NUMBER,
     cases=_cases("base num_old num_new", (5.0, 50, 10), (5.0, 90, 10), (2.0, 50, 20), (3.0, 7, 13)),
     mistakes={
-        "new classes are divided by old ones: so the paper prints it, while the authors' code has "
-        "it the other way round": lambda b, o, n: b * math.sqrt(n / o),
+        "new classes are divided by old ones: the paper prints it like that, while the authors' "
+        "code has it the other way round": lambda b, o, n: b * math.sqrt(n / o),
         "the root is missing": lambda b, o, n: b * o / n,
         "all classes are divided by the new ones, not the old ones alone":
             lambda b, o, n: b * math.sqrt((o + n) / n),
@@ -636,7 +638,7 @@ score_distillation = Exercise(
     """(cosines_old, teacher_cosines) -> a number that can be differentiated
 
     The sum over the old classes of the squared difference between the cosines and the teacher's,
-    both (n, C_o), the mean over images. No gradient flows into the teacher.
+    both (n, C_o), averaged over images. No gradient flows into the teacher.
     """,
     stand_in=losses.score_distillation,
     form=LOSS,
@@ -659,7 +661,7 @@ score_distillation = Exercise(
         "the differences are not squared": lambda c, t: (c - t).sum(1).mean(),
         "the differences are summed before they are squared":
             lambda c, t: (c - t).sum(1).square().mean(),
-        "the sign is turned": lambda c, t: -(c - t).square().sum(1).mean(),
+        "the sign is reversed": lambda c, t: -(c - t).square().sum(1).mean(),
         "a root is taken of the whole": lambda c, t: (c - t).square().sum(1).mean().sqrt(),
         "it is the divergence of probabilities, the usual distillation":
             lambda c, t: F.kl_div(c.log_softmax(1), t.softmax(1), reduction="batchmean"),
@@ -691,9 +693,9 @@ hardest_negatives = Exercise(
         "they are taken among the old classes": lambda c, o, k: _hardest(c[:, :o], 0, min(k, o)),
         "the lowest cosines are taken": lambda c, o, k: -_hardest(-c, o, k),
         "the lowest come first": lambda c, o, k: _hardest(c, o, k).flip(1),
-        "they stand in the order of the classes, not highest first":
+        "they are in the order of the classes, not highest first":
             lambda c, o, k: c[:, o:].gather(1, c[:, o:].topk(k).indices.sort(dim=1).values),
-        "the first new classes are taken, not the most alike": lambda c, o, k: c[:, o : o + k],
+        "the first new classes are taken, not the most similar": lambda c, o, k: c[:, o : o + k],
         "it is their place among the new classes, not their cosine":
             lambda c, o, k: c[:, o:].topk(k, dim=1).indices,
         "it is their class number, not their cosine":
@@ -748,8 +750,8 @@ margin_ranking = Exercise(
     """(cosines, targets, num_old, top_k=2, margin=0.5) -> a number that can be differentiated
 
     For each image of an old class and each of its ``top_k`` hardest negatives, the new classes
-    most like it: by how much its own cosine falls short of the negative's plus ``margin``. The
-    mean over the negatives and over the images of old classes; 0 when there is none.
+    most like it: by how much the cosine with its own class falls short of the negative's plus
+    ``margin``. The mean over the negatives and over the images of old classes; 0 if there are none.
     ``cosines`` is (n, C), old classes first, ``targets`` (n,).
     """,
     stand_in=losses.margin_ranking,
@@ -793,7 +795,7 @@ margin_ranking = Exercise(
         "`top_k` is always 2": _ranking(top_k=2),
         "`margin` is always 0.5": _ranking(margin=0.5),
         "the margin is left out": _ranking(margin=0.0),
-        "the margin's sign is turned": _ranking(gap=lambda own, other, m: other - own - m),
+        "the margin's sign is reversed": _ranking(gap=lambda own, other, m: other - own - m),
         "own class and negatives are exchanged, so that it pushes the wrong way":
             _ranking(gap=lambda own, other, m: m + own - other),
         "what is negative is not cut off pair by pair: a pair that keeps the margin costs nothing":
@@ -805,7 +807,7 @@ margin_ranking = Exercise(
             lambda c, *rest: losses.margin_ranking(10 * c, *rest),
         "the highest cosine with an old class is taken for the image's own":
             _ranking(own=lambda c, y, o: c[:, :o].amax(1, keepdim=True)),
-        "the sign is turned": lambda *given: -losses.margin_ranking(*given),
+        "the sign is reversed": lambda *given: -losses.margin_ranking(*given),
         "the negatives are detached":
             _ranking(others=lambda c, y, o, k: _hardest(c, o, k).detach()),
     },
@@ -850,8 +852,8 @@ angles = Exercise(
         "negative cosines are cut off": lambda w: _degrees(cos(w, w).clamp(min=0)),
         "it is 180 degrees minus the angle": lambda w: 180 - _angles(w),
         "it is half the angle": lambda w: _angles(w) / 2,
-        "degrees are made without the number pi": lambda w: 180 * _angles(w).deg2rad(),
-        "it is the distance of the unit vectors": lambda w: torch.cdist(unit(w), unit(w)),
+        "the conversion to degrees leaves out the number pi": lambda w: 180 * _angles(w).deg2rad(),
+        "it is the distance between the unit vectors": lambda w: torch.cdist(unit(w), unit(w)),
         "only pairs above the diagonal are filled in": lambda w: _angles(w).triu(),
         "a cosine that rounding brings a little above 1 or below −1 has no angle":
             lambda w: (unit(w) @ unit(w).T).acos().rad2deg(),
@@ -938,7 +940,8 @@ lucir_loss = Exercise(
 
     The sum of cross-entropy, the less-forget constraint times its adaptive lambda, and margin
     ranking. ``output`` and the teacher's ``old_output`` have ``.features``, ``.cosines`` and
-    ``.logits``. In the base phase ``num_old`` is 0, ``old_output`` None, and cross-entropy is all.
+    ``.logits``. In the base phase ``num_old`` is 0 and ``old_output`` is None; the loss is then
+    cross-entropy alone.
     """,
     stand_in=_lucir_loss,
     form=LOSS,
@@ -955,7 +958,7 @@ lucir_loss = Exercise(
         "lambda follows the rule that the paper prints, not the authors' code":
             _with(lambda s: s.total(weight=s.weight(rule="paper"))),
         "lambda is left out": _with(lambda s: s.total(weight=1)),
-        "lambda has all classes for the new ones":
+        "lambda takes all classes for the new ones":
             _with(lambda s: s.total(weight=s.weight(num_new=s.output.logits.shape[1]))),
         "the new classes are counted from the batch, in which some can be missing": _with(
             lambda s: s.total(weight=s.weight(num_new=int(s.targets.max()) + 1 - s.num_old))),
@@ -966,13 +969,13 @@ lucir_loss = Exercise(
         "cross-entropy is left out": _with(lambda s: s.total(entropy=0)),
         "it is cross-entropy alone, also after the base phase": _with(lambda s: s.entropy()),
         "the mean of the terms is taken, not their sum": _with(lambda s: s.total() / 3),
-        "margin ranking is given the logits; it wants the cosines":
+        "margin ranking is given the logits; it needs the cosines":
             _with(lambda s: s.total(rank=s.rank(s.output.logits))),
-        "cross-entropy is given the cosines; it wants the logits":
+        "cross-entropy is given the cosines; it needs the logits":
             _with(lambda s: s.total(entropy=s.entropy(s.output.cosines))),
-        "cross-entropy is given probabilities; it wants the logits":
+        "cross-entropy is given probabilities; it needs the logits":
             _with(lambda s: s.total(entropy=s.entropy(s.output.logits.softmax(1)))),
-        "less-forget is given the old classes' logits; it wants the features":
+        "less-forget is given the old classes' logits; it needs the features":
             _with(lambda s: s.total(
                 forget=losses.less_forget(s.output.logits[:, :s.num_old], s.old.logits))),
         "margin ranking is summed over the K negatives, as the paper prints it":
@@ -1004,7 +1007,7 @@ def _nearest_mean(features: Tensor, exemplar_features: Tensor, exemplar_labels: 
 
 
 def _exemplars(n: int, d: int, labels: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images and exemplars, in some classes few that are alike, in others many that are not."""
+    """Images and exemplars; some classes have a few similar ones, others many different ones."""
     centres, spread = _draw(max(labels) + 1, d, seed=seed), torch.linspace(0.3, 2, len(labels))
     around = spread[:, None] * _draw(len(labels), d, seed=seed + 1).flip(0)
     return _draw(n, d, seed=seed + 2), centres[torch.tensor(labels)] + around, torch.tensor(labels)
@@ -1016,7 +1019,7 @@ nearest_mean = Exercise(
 
     The class whose mean has the highest cosine with the image's feature. A class's mean is that
     of the unit features of its exemplars, made a unit vector again. ``features`` is (n, d),
-    ``exemplar_features`` (m, d), ``exemplar_labels`` (m,) in 0..C-1, all of them there.
+    ``exemplar_features`` (m, d), ``exemplar_labels`` (m,) in 0..C-1, with no class missing.
     """,
     stand_in=_nearest_mean,
     form=CLASSES,
@@ -1045,7 +1048,7 @@ nearest_mean = Exercise(
             lambda f, e, y: y[_closest(f, e)],
         "it is the index of the most similar exemplar, not a class":
             lambda f, e, y: _most_similar(f, e),
-        "the class least alike is taken": lambda f, e, y: cos(f, _means(unit(e), y)).argmin(1),
+        "the least similar class is taken": lambda f, e, y: cos(f, _means(unit(e), y)).argmin(1),
         "only the first exemplar of each class counts":
             lambda f, e, y: _most_similar(f, _means(e, y, lambda part, _: part[0])),
         "classes are numbered as they come up among the exemplars": lambda f, e, y: torch.tensor(
@@ -1058,7 +1061,7 @@ nearest_mean = Exercise(
 
 
 def _effects(table: dict, switch: int) -> np.ndarray:
-    """Of the switch, in the four settings of the others: all off first, all on last."""
+    """The switch's effects in the four settings of the others: all off first, all on last."""
     rest = itertools.product([False, True], repeat=2)
     return np.array([
         table[(*others[:switch], True, *others[switch:])]
