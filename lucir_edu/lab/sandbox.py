@@ -1,7 +1,7 @@
 """A learner's code, run where it can do little harm.
 
 It runs in a thread of its own, with a limit on time, memory and prints; what it changes in the
-libraries, the random states and the settings that others depend on is put back.
+libraries, the random states and the settings that other code depends on is put back.
 """
 
 import builtins
@@ -25,11 +25,11 @@ from IPython import get_ipython
 from lucir_edu import losses, memory, metrics, model
 
 TIME_LIMIT = 5.0  # seconds for a behaviour
-MEMORY_LIMIT = 2 * 2**30  # bytes more than the kernel has; on Linux, for elsewhere none can be set
-STOPPING = 0.5  # seconds of asking a thread to end, and as many of putting it to sleep
+MEMORY_LIMIT = 2 * 2**30  # bytes more than the kernel has; on Linux: elsewhere none can be set
+STOPPING = 0.5  # seconds to ask a thread to end, and as many to put it to sleep
 FLOOD = 10_000  # characters that may be printed during a behaviour
 SHOWN_LINES, SHOWN_CHARACTERS = 10, 1000  # of what was printed in all
-SHARED = (  # what a learner's code has in common with all other code
+SHARED = (  # what a learner's code shares with all other code
     builtins, math, random, np, torch, torch.linalg, torch.nn, torch.nn.functional, torch.nn.init,
     torch.Tensor, torch.nn.Module, torch.nn.Linear, torch.nn.Parameter,
     losses, memory, metrics, model,
@@ -40,7 +40,7 @@ class Wrong(Exception):
     """What is wrong, in words.
 
     Args:
-        final: nothing is to be learnt from testing further.
+        final: there is nothing to learn from testing further.
     """
 
     def __init__(self, words: str, final: bool = True) -> None:
@@ -72,11 +72,11 @@ class Prints:
 
 
 class _Flood(BaseException):
-    """Ends a function that prints without end; no Exception, so that few catch it."""
+    """Ends a function that prints without end; not an Exception, so that few catch it."""
 
 
 class _Sleep(BaseException):
-    """For a function that catches all it is stopped with: to make one of these never ends."""
+    """For a function that catches whatever should stop it: creating one of these never ends."""
 
     asleep = threading.Event()
 
@@ -86,11 +86,11 @@ class _Sleep(BaseException):
             time.sleep(3600)
 
 
-_here = threading.local()  # .prints: where this thread's prints go; None: through
+_here = threading.local()  # .prints: where this thread's prints go; None: they pass through
 
 
 class _Ear:
-    """A stream that keeps the prints of learners' threads; those of others pass through."""
+    """A stream that keeps the prints of learners' threads; those of other threads pass through."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -108,8 +108,8 @@ class _Ear:
 
 @contextlib.contextmanager
 def nothing_changes() -> Iterator[None]:
-    """Random states and settings are put back; meanwhile prints are listened to, and ``exit()``
-    does not end the kernel."""
+    """Random states and settings are put back afterwards; meanwhile prints are captured, and
+    ``exit()`` does not end the kernel."""
     states = random.getstate(), np.random.get_state()
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     folder, depth = os.getcwd(), sys.getrecursionlimit()
@@ -129,7 +129,7 @@ def nothing_changes() -> Iterator[None]:
             yield
         finally:
             if shell is not None:
-                del shell.ask_exit  # its class's is back
+                del shell.ask_exit  # its class's method is back
             random.setstate(states[0])
             np.random.set_state(states[1])
             torch.set_default_dtype(dtype)
@@ -140,7 +140,7 @@ def nothing_changes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _little_memory() -> Iterator[None]:
-    """No more than MEMORY_LIMIT can be had: asking for it raises, and the kernel lives."""
+    """No more than MEMORY_LIMIT is available: asking for more raises, and the kernel lives on."""
     process = psutil.Process()
     if not hasattr(process, "rlimit"):
         yield
@@ -167,19 +167,19 @@ def _libraries_stay(changed: list[str]) -> Iterator[None]:
             now = dict(vars(owner))
             title = owner.__name__.removeprefix("lucir_edu.")
             for name, value in names.items():
-                # (torch.Storage follows the default type, which is put back by itself)
+                # (torch.Storage follows the default type, which is put back separately)
                 if now.get(name, changed) is not value and name != "Storage":
                     setattr(owner, name, value)
                     changed.append(f"{title}.{name}")
             for name in now.keys() - names:
-                # modules are loaded when first asked for; with __, Python keeps its accounts
+                # modules are loaded on first use; names with __ are Python's own bookkeeping
                 if not name.startswith("__") and not isinstance(now[name], ModuleType):
                     delattr(owner, name)
                     changed.append(f"{title}.{name}")
 
 
 def apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
-    """Do it in a thread of its own, in which torch's modes are those of a fresh start.
+    """Do the work in a thread of its own, in which torch's modes are those of a fresh start.
 
     Args:
         prints: of a learner's function, whose time and memory are limited; None: it is ours.
@@ -216,7 +216,7 @@ def apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
     if prints is not None and prints.recent > FLOOD:
         raise Wrong(f"prints more than {FLOOD:,} characters; is there a print in a loop?")
     if late:
-        rest = "" if stopped else " It cannot be stopped: restart the kernel to be rid of it."
+        rest = "" if stopped else " It cannot be stopped: restart the kernel to get rid of it."
         raise Wrong(f"ran longer than {TIME_LIMIT:g} s; is there a loop that never ends?{rest}")
     value, error = outcome.pop()
     if changed:
