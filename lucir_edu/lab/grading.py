@@ -1,9 +1,9 @@
-"""How a learner's own function is graded, and what is wrong said in words; see ``checks``.
+"""How a learner's own function is graded, and what is wrong put in words; see ``checks``.
 
 A function is judged by what is observed of it on a few examples: its results, the gradients that
-flow through it, what becomes of its arguments. It is right when the same is observed of the
-package's function. When not, the exercise's known mistakes are observed too, and one that looks
-the same says what is wrong.
+flow through it, and what happens to its arguments. It is right if the same is observed of the
+package's function. If not, the exercise's known mistakes are observed too, and one that looks the
+same says what is wrong.
 """
 
 import copy
@@ -23,10 +23,10 @@ from torch import Tensor
 from lucir_edu.lab.sandbox import MEMORY_LIMIT, Prints, Wrong, apart, nothing_changes
 from lucir_edu.model import Output
 
-Observation = dict[str, Tensor]  # what was seen, by what it was seen of
+Observation = dict[str, Tensor]  # what was seen, by the name of where it was seen
 Case = dict[str, Any]  # example arguments by name, in the order of the signature
 
-# Verdicts, beside "needs a function, not …"
+# Verdicts, besides "needs a function, not …"
 RIGHT, NOT_RIGHT, NOT_WRITTEN = "right", "not yet right", "not written yet"
 STAND_IN = "this is the package's own"
 
@@ -64,7 +64,7 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
 
 
 def _called(function: Callable) -> Iterator[tuple[str, Any]]:
-    """What a function's code, or that of a class's methods, names of what is defined elsewhere."""
+    """The names that a function's code, or that of a class's methods, takes from elsewhere."""
     parts = vars(function).values() if isinstance(function, type) else [function]
     for part in map(inspect.unwrap, filter(callable, parts)):
         codes = [part.__code__] if hasattr(part, "__code__") else []
@@ -81,7 +81,7 @@ def _called(function: Callable) -> Iterator[tuple[str, Any]]:
 
 
 def _what(value: Any) -> str:
-    """Something given, in words."""
+    """A value in words."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
@@ -99,7 +99,7 @@ def _what(value: Any) -> str:
 
 
 def _fields(value: Any) -> tuple[str, ...]:
-    """The names of what some functions of torch give at once, such as values and indices."""
+    """The names of what some functions of torch return together, such as values and indices."""
     kind = type(value)
     return kind.__match_args__ if kind.__module__ == "torch.return_types" else ()
 
@@ -149,7 +149,7 @@ def _flows(seen: Observation, expected: Observation) -> str:
 
 
 def _changes(seen: Observation, expected: Observation) -> str:
-    return f"changes {_names(seen, expected)}: the caller's own is not the same afterwards"
+    return f"changes {_names(seen, expected)}: the caller's value is different afterwards"
 
 
 def _names(seen: Observation, expected: Observation) -> str:
@@ -169,7 +169,7 @@ def _tensor(value: Any) -> Tensor | None:
 
 def _array(value: Any) -> Tensor | None:
     if isinstance(value, np.ndarray):
-        value = torch.as_tensor(value.copy())  # one that is read backwards cannot be taken as it is
+        value = torch.as_tensor(value.copy())  # one that is read backwards cannot be used as it is
     return _tensor(value)
 
 
@@ -184,14 +184,14 @@ def _integers(value: Any) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Form:
-    """What kind of thing a function gives.
+    """What kind of thing a function returns.
 
     Args:
-        title: of the behaviour of giving it.
-        wanted: in words, for someone who gave something else.
-        convert: a result as a tensor of float64; None when it is something else.
+        title: of the behaviour of returning it.
+        wanted: its name, for someone whose function returned something else.
+        convert: makes a tensor of float64 of a result; None if it is something else.
         off: how results differ from the right ones, in words.
-        part: which is wanted where values and indices come together.
+        part: which part is wanted if values and indices come together.
     """
 
     title: str
@@ -218,7 +218,7 @@ CLASSES = Form("gives a class for each image", "whole numbers", _integers, _off_
 
 
 def matrix(shape: str, arrays: bool = False) -> Form:
-    """A tensor, or also an array: where no gradient and no tensor is wanted of it afterwards."""
+    """A tensor; or an array too, where neither a gradient nor a tensor is needed afterwards."""
     convert = _array if arrays else _tensor
     return Form(f"gives a tensor of shape {shape}", "one tensor", convert)
 
@@ -261,7 +261,7 @@ def _contents(label: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def same(seen: Observation, expected: Observation, tolerance: float = 1e-4) -> bool:
-    """Whether two observations are equal but for rounding; NaN equals NaN."""
+    """Whether two observations are equal up to rounding; NaN equals NaN."""
     return seen.keys() == expected.keys() and all(
         value.shape == expected[label].shape
         and torch.allclose(value, expected[label], rtol=1e-3, atol=tolerance, equal_nan=True)
@@ -277,7 +277,7 @@ class Behaviour:
         title: what, in words.
         observe: what is seen of a function in this respect.
         explain: in words, how what was seen differs from what should be.
-        shapes: compare only shapes; when they differ, test no further.
+        shapes: compare only shapes; if they differ, test no further.
         hints: whether known mistakes can say more.
     """
 
@@ -303,8 +303,8 @@ class Exercise:
         corner_gradients: the same as corners, for the gradient.
         tolerance: how far off a result may be.
         first: behaviours that are tested before all others.
-        adapt: makes of a submitted class the function that is called with the arguments.
-        own: functions of the package that do the work, beside the stand-in.
+        adapt: turns a submitted class into the function that is called with the arguments.
+        own: functions of the package that do the work, besides the stand-in.
     """
 
     name: str
@@ -396,7 +396,7 @@ class Exercise:
             except Wrong as wrong:
                 found[title], final = wrong.words, wrong.final
             except Exception as error:
-                found[title], final = f"gives what cannot be read ({type(error).__name__})", True
+                found[title], final = f"gives something unreadable ({type(error).__name__})", True
             if found[title] and final:
                 break
         return found
