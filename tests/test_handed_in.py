@@ -143,7 +143,7 @@ def test_a_cell_that_is_no_python_is_named(hand_in):
         "angles = checks.angles(angles)",
     )
     assert verdicts(path)["angles"] == "not written yet"
-    assert reasons(path)["angles"] == "code cell 2 is no Python: '(' was never closed (line 2)"
+    assert reasons(path)["angles"] == "code cell 2 is not Python: '(' was never closed (line 2)"
 
 
 @pytest.mark.parametrize("villain", ["import os; os._exit(0)", "while True: pass"])
@@ -171,7 +171,7 @@ def test_the_command_prints_a_table_and_writes_one(hand_in, tmp_path, capsys):
         "  less_forget               right",
         "  adaptive_lambda           right",
     ]
-    assert f"{bad} is no notebook" in err and f"{empty} has no exercise in it" in err
+    assert f"{bad} is not a notebook" in err and f"{empty} has no exercise in it" in err
     assert table.read_bytes().startswith(b"\xef\xbb\xbf"), "for Excel"
     with open(table, newline="", encoding="utf-8-sig") as file:
         header, *lines = csv.reader(file)

@@ -1,10 +1,10 @@
 """Handed-in notebooks, graded: ``lucir-edu grade``.
 
-Of a notebook only what its exercises need is run, in the order of its cells: those cells in which
-an exercise is written, and imports, functions, classes and plain values of all others. Nothing is
-trained. As in the notebook, the package's own stands in for what is not right, so that what is
-built on it is graded by itself. Every notebook has a process of its own, which it may end or hold
-up without harm to the others; what it may do there is what the one who grades may do.
+Only what a notebook's exercises need is run, in the order of its cells: the cells in which an
+exercise is written, and the imports, functions, classes and plain values of all others. Nothing is
+trained. As in the notebook, the package's own function stands in for one that is not right, so that
+what is built on it is graded by itself. Every notebook has a process of its own, which it may end
+or hold up without harm to the others; there it has the permissions of the person who grades.
 """
 
 import ast
@@ -26,11 +26,11 @@ from lucir_edu.lab import checks
 from lucir_edu.lab.grading import NOT_WRITTEN, RIGHT
 
 PATIENCE = 120.0  # seconds until the next verdict; a behaviour has a limit of its own
-MAGIC = re.compile(r"^%%(time|capture)\b.*\n")  # below such a line a cell is Python as usual
+MAGIC = re.compile(r"^%%(time|capture)\b.*\n")  # below such a line a cell is ordinary Python
 
 
 class Grade(NamedTuple):
-    """What became of an exercise: the verdict of its check, and the lines that say why."""
+    """The grade of an exercise: the verdict of its check, and the lines that say why."""
 
     notebook: Path
     exercise: str
@@ -48,7 +48,7 @@ def grade(path: Path) -> list[Grade]:
     """Grade the exercises of a notebook, in the course's order.
 
     Raises:
-        UsageError: it is no notebook, or one without exercises.
+        UsageError: it is not a notebook, or one without exercises.
     """
     try:
         cells = nbformat.read(path, as_version=4).cells
@@ -56,11 +56,11 @@ def grade(path: Path) -> list[Grade]:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from None
     except Exception as error:  # of many kinds: of JSON, of the notebook format, of the text
         reason = " ".join(str(error).split())[:100]
-        raise UsageError(f"{path} is no notebook ({reason})") from None
+        raise UsageError(f"{path} is not a notebook ({reason})") from None
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
     names = _exercises(sources)
     if not names:
-        raise UsageError(f"{path} has no exercise in it; name notebooks that learners hand in")
+        raise UsageError(f"{path} has no exercise in it; name notebooks that learners handed in")
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(sources, names, theirs), daemon=True)
@@ -81,7 +81,7 @@ def grade(path: Path) -> list[Grade]:
 
 
 def _exercises(sources: list[str]) -> list[str]:
-    """All exercises of those notebooks of which the sources have one."""
+    """All exercises of those of the course's notebooks from which the sources have any."""
     used = {name for name in checks.EXERCISES if any(f"checks.{name}(" in s for s in sources)}
     groups = [group for group in checks.NOTEBOOKS.values() if used & {e.name for e in group}]
     return [exercise.name for group in groups for exercise in group]
@@ -113,7 +113,7 @@ def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> Non
         try:
             statements = ast.parse(code, file).body
         except SyntaxError as error:
-            unread.append(f"code cell {number} is no Python: {error.msg} (line {error.lineno})")
+            unread.append(f"code cell {number} is not Python: {error.msg} (line {error.lineno})")
             continue
         whole = any(_exercise(statement) for statement in statements)
         for statement in statements:
@@ -121,7 +121,7 @@ def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> Non
                 continue
             try:
                 exec(compile(ast.Module([statement], []), file, "exec"), space)
-            except Exception as error:  # what is missing is missed by the function that needs it
+            except Exception as error:  # a function that needs what is missing shows it
                 if _exercise(statement):
                     unread.append(f"code cell {number} raises {type(error).__name__}: {error}")
 
@@ -142,8 +142,8 @@ def _targets(statement: ast.stmt) -> list[ast.expr]:
 
 
 def _grades(statement: ast.stmt) -> bool:
-    """Whether it is the notebook's own check, which would put the package's in place of a wrong
-    one."""
+    """Whether it is the notebook's own check, which would replace a wrong function with the
+    package's."""
     call = getattr(statement, "value", None)
     return isinstance(call, ast.Call) and ast.unparse(call.func).startswith("checks.")
 
