@@ -30,10 +30,10 @@ def protocol(groups: Sequence[str], exemplars: int) -> Described:
                                  hatch="////", edgecolor="white"))  # fmt: skip
         if exemplars:
             axes.hlines(range(phase), phase - 0.38, phase + 0.38, color=OLD, linewidth=5)
-    axes.plot([], [], "s", color=NEW, markersize=11, label="learnt: all images")
+    axes.plot([], [], "s", color=NEW, markersize=11, label="learned: all images")
     kept = f"{exemplars} exemplar{'s' * (exemplars > 1)}"
     if exemplars:
-        axes.plot([], [], color=OLD, linewidth=5, label=f"learnt: {kept} per class")
+        axes.plot([], [], color=OLD, linewidth=5, label=f"learned: {kept} per class")
     axes.plot([], [], "--", color=BLACK, label="tested: all classes seen")
     axes.set(xlim=(-0.6, count - 0.4), ylim=(count - 0.4, -0.6))
     axes.set_xticks(range(count), [f"phase {phase}" for phase in range(count)])
@@ -41,15 +41,15 @@ def protocol(groups: Sequence[str], exemplars: int) -> Described:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     legend_beside(axes)
-    old = f", with {kept} of each old class beside them" if exemplars else ""
+    old = f", together with {kept} of each old class" if exemplars else ""
     return figure, (
-        f"In phase t the images of group t are learnt{old}; tested are all groups up to it. "
+        f"In phase t the images of group t are learned{old}; all groups up to it are tested. "
         f"The groups: {', '.join(groups)}."
     )
 
 
 def directions(panels: Mapping[str, tuple[Sequence[Arrow], Sequence[Arc]]]) -> Described:
-    """Vectors in a plane, beside a part of the unit circle; a panel for each title.
+    """Vectors in a plane, with a part of the unit circle; a panel for each title.
 
     Args:
         panels: arrows and arcs by title.
@@ -69,7 +69,7 @@ def directions(panels: Mapping[str, tuple[Sequence[Arrow], Sequence[Arc]]]) -> D
                           color=colour, va="center",
                           ha="left" if degrees < 60 else "center")  # fmt: skip
         for start, end, text in arcs:
-            radius = 0.72 if end - start < 25 else 0.5  # where its words have room
+            radius = 0.72 if end - start < 25 else 0.5  # where there is room for its words
             _arc(axes, radius, start, end, color=BLACK, linewidth=1)
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
             axes.annotate(text, (radius + 0.11) * _direction((start + end) / 2), fontsize=9,
