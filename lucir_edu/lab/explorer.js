@@ -32,7 +32,7 @@ async function explore(section, followsAddress) {
       });
   }
 
-  // What a string names; gives back a setting that is not there, and then leaves the settings.
+  // Takes what a string names; returns a setting that does not exist, and then keeps the settings.
   function take(state) {
     let unknown;
     for (const part of state.split("/").filter(Boolean)) {
@@ -89,7 +89,7 @@ async function explore(section, followsAddress) {
   function align(layouts) {
     const titles = new Set(layouts.map((layout) => layout.annotations.at(-1).text));
     for (const axis of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) {
-      if (axis === "yaxis2" && titles.size > 1) continue;  // a bias is no mean logit
+      if (axis === "yaxis2" && titles.size > 1) continue;  // a bias is not a mean logit
       const ranges = layouts.map((layout) => layout[axis]?.range).filter(Boolean);
       if (!ranges.length) continue;
       const all = [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))];
@@ -135,7 +135,7 @@ async function explore(section, followsAddress) {
         (title.text = `<b>${shown[i].name}</b>: ${title.text}`));
     runs.forEach((_, i) => {
       const [side, layout, [traces, , , words]] = [shown[i], layouts[i], drawings[i]];
-      layout.width = side.plot.clientWidth;  // plotly's own way forgets it, or the height
+      layout.width = side.plot.clientWidth;  // plotly's own way of resizing forgets it, or the height
       Plotly.react(side.plot, traces, layout, { displayModeBar: false });
       side.plot.removeAllListeners("plotly_hover");
       side.plot.on("plotly_hover", ({ points: [point] }) => {
