@@ -16,11 +16,11 @@ from lucir_edu.lab.keyboard import Keyboard, without_bar
 from lucir_edu.lab.plots import thumbnails
 from lucir_edu.runs import Run, by_setting, in_common
 
-OTHERWISE = {  # recorded settings beside the eight combinations, in words
+OTHERWISE = {  # recorded settings besides the eight combinations, in words
     "finetune": "no exemplars (finetune)",
     "icarl": "distillation (icarl)",
     "joint": "all images kept (joint)",
-    "cosine+no_imprint": "cosine, new embeddings from random ones",
+    "cosine+no_imprint": "cosine, new embeddings start random",
     "cosine+score_distillation": "cosine + score distillation",
     "lucir lambda_rule=paper": "all three, λ by the paper's rule",
     "lucir exemplars_per_class=1": "all three, 1 exemplar per class",
@@ -102,7 +102,7 @@ class Bank:
     """Recorded runs of one preset, by their settings.
 
     Args:
-        runs: as of :func:`lucir_edu.runs.load_bank`.
+        runs: as returned by :func:`lucir_edu.runs.load_bank`.
 
     Attributes:
         views: those that every run has the data for.
@@ -129,7 +129,7 @@ class Bank:
 
     @property
     def others(self) -> list[tuple[str, str]]:
-        """The settings beside the eight combinations, each after its words."""
+        """The settings besides the eight combinations, each after its words."""
         return [(OTHERWISE.get(n, n), n) for n in self.settings if not is_combination(n)]
 
     @property
@@ -230,7 +230,7 @@ class Setting(widgets.VBox):
         try:
             self.other.value = "" if is_combination(setting) else setting
             if not is_combination(setting):
-                self.more.value = True  # or nothing would say why the switches are grey
+                self.more.value = True  # otherwise nothing would say why the switches are grey
             else:
                 on = re.findall(r"(?:^|\+)(\w+)", setting)
                 for box, short in zip(self.switches.values(), SHORTS, strict=True):
@@ -244,7 +244,7 @@ class Setting(widgets.VBox):
             box.disabled = self.other.value != ""
 
     def _on_more(self, change: dict) -> None:
-        if not change["new"]:  # folded, they are not chosen either
+        if not change["new"]:  # when folded, none of them is chosen
             self.other.value = ""
         self.other.layout.display = None if change["new"] else "none"
 
@@ -258,9 +258,9 @@ class Explorer(widgets.VBox):
     """Switch components, phase, seed and view; compare two settings; all from recorded runs.
 
     Args:
-        bank: recorded runs of one preset, as of :func:`lucir_edu.runs.load_bank`.
-        dataset: what they were trained on, to show the classes that a point is of.
-        state: what to show first, as of :func:`parse`.
+        bank: recorded runs of one preset, as returned by :func:`lucir_edu.runs.load_bank`.
+        dataset: what they were trained on, to show the classes of a point.
+        state: what to show first, as for :func:`parse`.
 
     Attributes:
         shown: what is shown now; assign a :class:`Shown` or its string to change it.
@@ -272,7 +272,7 @@ class Explorer(widgets.VBox):
         # Kernels may run callbacks on several threads: one change at a time.
         self._lock, self._moving = threading.RLock(), False
         # A column for A and one for B; in each a figure per view, made when it is first asked for.
-        # Those not asked for are hidden, not taken out: put back, they would follow no more.
+        # The others are hidden, not removed: put back, they would no longer follow.
         self._figures: dict[tuple[str, str], go.FigureWidget] = {}
         self._columns = {side: widgets.VBox(layout={"flex": "0 0 auto"}) for side in "AB"}
 
@@ -394,7 +394,7 @@ class Explorer(widgets.VBox):
 
     @property
     def figures(self) -> list[go.FigureWidget]:
-        """Those that are seen, A's first."""
+        """Those that are visible, A's first."""
         return [box.children[0] for _, box in self._boxes() if box.layout.display != "none"]
 
     def _boxes(self) -> list[tuple[tuple[str, str], widgets.Box]]:
@@ -416,7 +416,7 @@ class Explorer(widgets.VBox):
         with figure.batch_update():
             for trace, new in zip(figure.data, drawing.traces, strict=True):
                 trace.update(new)
-            for name, value in drawing.layout.items():  # update() would keep what is no more
+            for name, value in drawing.layout.items():  # update() would keep what is gone
                 figure.layout[name] = value
 
     def _on_hover(self, trace: go.Heatmap, points: object, _: object) -> None:
