@@ -13,8 +13,8 @@ def without_bar(figure: go.FigureWidget) -> go.FigureWidget:
 class Keyboard(anywidget.AnyWidget):
     """Put into a panel, it names the panel's sliders, and keeps the panel's keys from the notebook.
 
-    JupyterLab would take the arrow keys of a menu to go to another cell, its letters to insert or
-    delete one, and Enter on a button to edit the code.
+    Otherwise JupyterLab would take the arrow keys of a menu to go to another cell, letters to
+    insert or delete one, and Enter on a button to edit the code.
     """
 
     _esm = """
@@ -38,7 +38,7 @@ class Keyboard(anywidget.AnyWidget):
     }
     export default { render };
     """
-    # ipywidgets marks the focus by a border of pale blue, 2.2 : 1 on white
+    # ipywidgets marks the focus with a pale blue border, a contrast of 2.2 : 1 on white
     _css = """
     .widget-vbox :is(select, input, button, [role=slider], [contenteditable]):focus-visible {
       outline: 2px solid var(--jp-brand-color1, #1976d2) !important;
