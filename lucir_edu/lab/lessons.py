@@ -1,4 +1,4 @@
-"""What the notebooks do again and again: train a few phases, look at a network, show source."""
+"""What the notebooks do repeatedly: train a few phases, look at a network, show source."""
 
 import inspect
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def learn(
     """Train with a progress bar, and return how the last phase ended.
 
     Args:
-        start: a network to go on from, as of :func:`lucir_edu.runs.load_bases`.
+        start: a network to continue from, as returned by :func:`lucir_edu.runs.load_bases`.
         until: the last phase; None: all of them.
         objective: what to minimise instead of :func:`lucir_edu.trainer.objective`.
     """
@@ -47,10 +47,10 @@ def look(
     which: range | Tensor,
     split: str = "test",
 ) -> tuple[Output, Tensor]:
-    """What a network makes of some images, without augmentation.
+    """A network's output for some images, without augmentation.
 
     Args:
-        which: classes, in the order in which they come; or indices of images.
+        which: classes, numbered in class order; or indices of images.
         split: "test" or "train".
 
     Returns:
