@@ -21,9 +21,9 @@ from lucir_edu.trainer import Event, evaluate
 
 
 class Live:
-    """Hands events to a listener, one at a time; starting again stops what runs.
+    """Hands events to a listener, one at a time; starting again stops a running training.
 
-    Make it in a notebook's cell: it takes the event loop that runs there.
+    Create it in a notebook's cell: it uses the event loop that runs there.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,10 @@ class Live:
         listen: Callable[[Event], None],
         finish: Callable[[str], None],
     ) -> None:
-        """Begin.
+        """Start a training.
 
         Args:
-            events: as of :func:`lucir_edu.trainer.train`.
+            events: as returned by :func:`lucir_edu.trainer.train`.
             listen: is called with every event.
             finish: is called once, with "done", "stopped" or what went wrong.
         """
@@ -56,7 +56,7 @@ class Live:
         asyncio.run_coroutine_threadsafe(self._run(events, listen, finish, stop), self._loop)
 
     def stop(self) -> None:
-        """Stop after the present step; does nothing when nothing runs."""
+        """Stop after the current step; does nothing when nothing runs."""
         with self._lock:
             if self._stop is not None:
                 self._stop.set()
@@ -94,7 +94,7 @@ class Live:
 
 
 class Throttle:
-    """Says "now" at most so many times a second."""
+    """True at most ``per_second`` times a second."""
 
     def __init__(self, per_second: float = 5) -> None:
         self.interval, self._next = 1 / per_second, 0.0
@@ -108,7 +108,7 @@ class Throttle:
 
 
 class Probe:
-    """A quick look at a model that learns: accuracy on a few test images of each class."""
+    """A quick look at a model in training: accuracy on a few test images of each class."""
 
     def __init__(self, config: Config, dataset: Dataset, per_class: int = 10) -> None:
         self.per_class, device = per_class, hardware.pick_device(DEVICE)
