@@ -1,4 +1,4 @@
-"""Panels: the parts of LUCIR to switch on and off, trained before the learner's eyes."""
+"""Panels: the parts of LUCIR to switch on and off, trained while the learner watches."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -40,10 +40,10 @@ class TrainingPanel(widgets.VBox):
     """Switch components on and off, train for real, and watch the curves and the weight norms.
 
     Args:
-        config: what the switches are applied to; its own switches are where they start.
-        dataset: as of :func:`lucir_edu.datasets.load`.
-        bases: networks that have learnt the base phase, "linear" and "cosine", so that training
-            starts at phase 1; a missing one is learnt first.
+        config: what the switches are applied to; they start from its own.
+        dataset: as returned by :func:`lucir_edu.datasets.load`.
+        bases: networks that have learned the base phase, "linear" and "cosine", so that training
+            starts at phase 1; a missing one is learned first.
 
     Attributes:
         runs: what has been trained here, a :class:`lucir_edu.runs.Run` per setting.
@@ -100,7 +100,7 @@ class TrainingPanel(widgets.VBox):
                 self.status,  # in a line of its own, or the figure would jump when it grows
                 self.figure,
                 widgets.HTML(
-                    f"<small>Test accuracy on the way through a phase: on {self._probe.per_class} "
+                    f"<small>Test accuracy during a phase: on {self._probe.per_class} "
                     "images of each class; at its end: on all.</small>"
                 ),
                 self.table,
@@ -177,7 +177,7 @@ class TrainingPanel(widgets.VBox):
     def _on_finish(self, how: str) -> None:
         self._set_running(False)
         if self._name in self.runs:
-            self._show_embeddings(self._measurements[-1])  # not those of a phase half learnt
+            self._show_embeddings(self._measurements[-1])  # not those of a half-learned phase
             self._draw_curves()
         done = max(0, len(self._measurements) - 1)
         if how == "done":
@@ -350,7 +350,7 @@ class SpherePanel(widgets.VBox):
     """Go from phase to phase of networks with three features, and turn their spheres.
 
     Args:
-        views: as of :func:`lucir_edu.lab.sphere.record`, by the network's name.
+        views: as returned by :func:`lucir_edu.lab.sphere.record`, by the network's name.
     """
 
     def __init__(self, views: sphere.Views) -> None:
@@ -414,7 +414,7 @@ class _Curves:
             points.append((x, np.nan if value is None else value))
 
     def end_phase(self, measured: Measurement) -> None:
-        """What was measured on all test images takes the place of the last quick look."""
+        """What was measured on all test images replaces the last quick look."""
         self.phase = measured.phase
         for points in self.accuracies.values():
             points[:] = [(x, y) for x, y in points if x < self.phase]
