@@ -16,10 +16,10 @@ class Playground(widgets.VBox):
     that follows the switches of its A.
 
     Args:
-        state: what to show, such as "cos+lf-mr/seed3/phase4/norms"; a panel shows its own.
+        state: what to show, such as "cos+lf-mr/seed3/phase4/norms"; the panel displays its own.
 
     Raises:
-        UsageError: the string names what is not known.
+        UsageError: the string names something unknown.
     """
 
     def __init__(self, state: str = "") -> None:
@@ -39,4 +39,4 @@ class Playground(widgets.VBox):
                 self.live.switches[name].value = box.value
 
 
-playground = Playground  # as one says in a notebook
+playground = Playground  # the name for notebooks
