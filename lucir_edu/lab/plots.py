@@ -39,7 +39,7 @@ Described = tuple[Figure, str]
 
 def show(described: Described) -> None:
     """Display a figure in a notebook, with its description below it, and as its alternative text
-    where a viewer has use for that (JupyterLab has none)."""
+    where a viewer uses that (JupyterLab does not)."""
     from IPython import display
 
     figure, description = described
@@ -71,7 +71,7 @@ def html(described: Described) -> str:
 
 
 def samples(dataset: Dataset) -> Described:
-    """A random training image of every class, an alphabet a block of rows."""
+    """A random training image of every class; each alphabet is a block of rows."""
     generator = np.random.default_rng(0)
     labels, images = dataset.train.labels.numpy(), dataset.train.images.numpy()
     alphabets = list(glyphs.ALPHABETS.items())
@@ -116,7 +116,7 @@ def pairs(dataset: Dataset, which: Sequence[str], per_letter: int = 8) -> Descri
     """Training images of letters that look alike, a pair side by side in each row.
 
     Args:
-        which: pairs of class names of one character, as "RЯ".
+        which: pairs of class names of one character, such as "RЯ".
     """
     figure = Figure(figsize=(9, 0.55 * len(which) + 0.1), layout="constrained")
     grid = figure.subplots(len(which), 2, squeeze=False)
@@ -190,7 +190,7 @@ def by_group(run: Run, names: Sequence[str]) -> Described:
     newest = ", ".join(f"{value:.0f}" for value in np.diag(matrix))
     return figure, (
         f"Accuracy by alphabet and phase. {names[0]}, after each phase: {first} %. "
-        f"Each alphabet just after it was learnt: {newest} %."
+        f"Each alphabet just after it was learned: {newest} %."
     )
 
 
@@ -229,7 +229,7 @@ def head(run: Run, phase: int = -1) -> Described:
 
 
 def confusion(run: Run, phase: int = -1) -> Described:
-    """The confusion matrix, and beside it where old and new images go."""
+    """The confusion matrix, and next to it where old and new images go."""
     phase = range(len(run["phases"]))[phase]
     bounds = run["bounds"][: phase + 2]
     num_old, seen = bounds[-2], bounds[-1]
@@ -310,7 +310,7 @@ def curves(
     marks: bool = False,
     log: bool = False,
 ) -> Described:
-    """Some curves over one axis.
+    """Several curves over one axis.
 
     Args:
         lines: for each name the x and the y values.
@@ -394,7 +394,7 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
 
 
 def _styles() -> Iterator[tuple[str, str, str]]:
-    """Colours, line styles and markers; when the colours come again, the two others are new."""
+    """Colours, line styles and markers; when the colours repeat, the other two change."""
     dashes, markers = ("-", "--", "-.", ":"), "osx^vDP"
     for number in count():
         turn, place = divmod(number, len(LINES))
