@@ -24,7 +24,7 @@ FILES = importlib.resources.files("lucir_edu.lab")
 def write(runs: list[Run], path: Path, title: str = "Class-incremental learning: results") -> None:
     """Write the page.
 
-    The switches have all runs; figures that need no JavaScript are of the lowest seed of each
+    The switches offer all runs; the figures that need no JavaScript are of the lowest seed of each
     setting.
     """
     parts: dict[str, dict[str, Any]] = {}
