@@ -28,7 +28,7 @@ STYLES = {  # colour, plotly's marker and line, matplotlib's line
     "old": (OLD, "circle", "solid", "-"),
     "new": (NEW, "diamond", "dash", "--"),
 }
-ELEVATION, TURN = 20, 35  # degrees, whence a picture is seen
+ELEVATION, TURN = 20, 35  # degrees, from where a picture is seen
 Views = Mapping[str, Sequence["Snapshot"]]  # name of the network -> a snapshot per phase
 
 
@@ -57,7 +57,7 @@ def record(
 
     Args:
         config: with ``feature_dim=3``.
-        backbone: trained already; its features get a linear layer to three.
+        backbone: already trained; a linear layer takes its features to three.
     """
     learner = Learner(config, dataset, hardware.pick_device(DEVICE))
     learner.net.backbone[0].load_state_dict(backbone.state_dict())
@@ -100,8 +100,8 @@ def picture(views: Views) -> Described:
         words.append(f"{name}: {accuracies} % right after each phase")
     return figure, (
         f"Class embeddings (lines that end in a large letter) and test features (small letters, "
-        f"pale on the far side) on the unit sphere, old classes blue with full lines, new ones "
-        f"orange with dashed ones. {'; '.join(words)}."
+        f"pale on the far side) on the unit sphere, old classes blue with solid lines, new "
+        f"ones orange with dashed ones. {'; '.join(words)}."
     )
 
 
@@ -132,7 +132,7 @@ def _draw(axes: object, shot: Snapshot) -> None:
 
 
 def figure(views: Views) -> go.Figure:
-    """The same to be turned by hand, networks side by side, the last phase's traces visible.
+    """The same, to be turned by hand: networks side by side, the last phase's traces visible.
 
     A trace's ``meta`` is the phase that it belongs to; None: it is shown in all.
     """
