@@ -1,4 +1,4 @@
-"""What the explorer shows of a run: a drawing per view, in the kernel and on a page alike.
+"""What the explorer shows of a run: a drawing per view, both in the kernel and on a page.
 
 A drawing is plotly's traces and layout as plain dictionaries, and a description in words. One view
 has the same number of traces for every run and phase, so that a figure can be changed in place.
@@ -38,10 +38,10 @@ class Drawing(NamedTuple):
 
 
 def align(layouts: Sequence[dict[str, Any]]) -> None:
-    """Give drawings of one view the same ranges, that they can be compared."""
+    """Give drawings of one view the same ranges, so that they can be compared."""
     for axis in ("xaxis", "yaxis", "xaxis2", "yaxis2"):
         if axis == "yaxis2" and len({layout["annotations"][-1]["text"] for layout in layouts}) > 1:
-            continue  # a bias is no mean logit
+            continue  # a bias is not a mean logit
         ranges = [layout[axis]["range"] for layout in layouts if "range" in layout.get(axis, {})]
         for layout in layouts if ranges else ():
             layout[axis]["range"] = [min(low for low, _ in ranges), max(high for _, high in ranges)]
@@ -162,12 +162,12 @@ def confusion(run: Run, phase: int, wide: bool) -> Drawing:
 
 
 def angles(run: Run, phase: int, wide: bool) -> Drawing:
-    """Angles between class embeddings: all of them, and old ones beside old and new ones."""
+    """Angles between class embeddings: all of them; and old pairs compared with old and new."""
     num_old, seen = run["bounds"][phase : phase + 2]
     names = run["classes"][:seen]
     degrees = run.arrays["embedding_angles"][phase][:seen, :seen]
     traces = [_matrix(names, degrees, "%{y} and %{x}: %{z}°")]
-    within = num_old or seen  # in the base phase all are alike
+    within = num_old or seen  # in the base phase all classes are of one kind
     alike = "two old classes" if num_old else "two classes"
     pairs = {
         alike: degrees[:within, :within][np.triu_indices(within, 1)],
@@ -321,7 +321,7 @@ def known(run: Run) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Cells as an HTML table; the first row has the heads."""
+    """Cells as an HTML table; the first row has the headings."""
     cell, lines = "style='text-align:left;padding:1px 14px 1px 0'", []
     for row in rows:
         tag = "td" if lines else "th"
@@ -388,7 +388,7 @@ def _layout(wide: bool, *plots: tuple[str, str, str]) -> dict[str, Any]:
 
 
 def _mark(layout: dict[str, Any], phase: int, phases: int) -> None:
-    """A line at the phase that is looked at."""
+    """A line at the phase that is shown."""
     layout["shapes"] = [
         {"type": "line", "x0": phase, "x1": phase, "yref": "paper", "y0": 0, "y1": 1,
          "line": {"color": "#999999", "width": 1, "dash": "dot"}}
@@ -423,5 +423,5 @@ def _also(name: str, value: float | None) -> str:
 
 
 def _short(value: float | None) -> str:
-    """What stands in a bar; nothing where it is too low for that."""
+    """The text in a bar; none where the bar is too low for it."""
     return "" if value is None or value < 6 else f"{value:.1f}"
