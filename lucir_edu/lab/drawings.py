@@ -20,7 +20,7 @@ Arc = tuple[float, float, str]  # from, to, in degrees; what it says
 
 
 def protocol(groups: Sequence[str], exemplars: int) -> Described:
-    """What is learnt and tested in each phase: a row per group of classes, a column per phase."""
+    """What is learned and tested in each phase: a row per group of classes, a column per phase."""
     count = len(groups)
     figure = Figure(figsize=(9, 0.4 * count + 0.8), layout="constrained")
     axes = figure.subplots()
