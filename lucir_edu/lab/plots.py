@@ -379,7 +379,7 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
     axes.axvline(margin, color=BLACK, linestyle="--", linewidth=1.2)
     axes.annotate(f"m = {margin:g}", (margin, axes.get_ylim()[1]), ha="left", va="top",
                   xytext=(4, -2), textcoords="offset points")  # fmt: skip
-    axes.set(xlabel="cosine with the own class, minus that with a hard negative", ylabel="pairs")
+    axes.set(xlabel="cosine with its own class, minus that with a hard negative", ylabel="pairs")
     legend_beside(axes)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, (
