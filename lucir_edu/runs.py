@@ -113,7 +113,7 @@ def perform(
 
     Args:
         preset: a name for the config. :func:`compare` assumes that runs of one preset are on one
-            data set: give each data set of your own a name of its own.
+            data set: give each of your own data sets a name of its own.
         start: a network to continue from, after the base phase, as returned by :func:`load_bases`.
         base: a run with the same base phase, as returned by :func:`same_base`; that phase is not
             learned again.
