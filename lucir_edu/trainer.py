@@ -61,7 +61,7 @@ class EpochEnd:
     phase: int
     epoch: int
     losses: dict[str, float]  # mean over the epoch's steps
-    train_accuracy: float  # percent, of augmented images as they were learnt
+    train_accuracy: float  # percent, of augmented images as they were learned
     learning_rate: float  # of the epoch's first step
     model: IncrementalModel
     midway: Callable[[], "Midway"] | None  # where to continue from; None in class-balance tuning
