@@ -52,7 +52,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """The precision of that name; "auto" is "bfloat16" where the machine is faster in it.
+    """The precision of that name; "auto" is "bfloat16" where that is faster, else "float32".
 
     For "float32" on NVIDIA's cards it turns TF32 off in convolutions, for the whole process.
     """
