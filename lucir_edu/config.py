@@ -163,7 +163,7 @@ class Config:
         if self.memory_total is not None and self.memory_total < classes and not self.joint:
             raise UsageError(
                 f"memory_total={self.memory_total} has no room for an exemplar of each of the "
-                f"{classes} classes; choose at least so many"
+                f"{classes} classes; choose at least that many"
             )
         return [base] + [increment] * (rest // increment)
 

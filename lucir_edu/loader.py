@@ -124,7 +124,7 @@ class FileLoader:
         every = self.labels[indices.to(self.device)].split(sizes)  # at once: copies make GPUs wait
         for labels, pixels in zip(every, loader, strict=True):
             if isinstance(pixels, str):
-                raise UsageError(f"{pixels}; mend the file, and go on with --resume")
+                raise UsageError(f"{pixels}; repair the file, and go on with --resume")
             # (Apple's GPUs would read memory that is already freed: pytorch issue 189690)
             pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
             yield _laid((pixels.float() - self.mean) / self.std), labels

@@ -381,7 +381,7 @@ class Learner:
                 where = f"class-balance tuning of {where}"
                 remedy = f"balanced_lr={self.config.balanced_lr}"
             raise UsageError(
-                f"the loss is no number any more: {names[term].replace('_', ' ')} in {where}, step "
+                f"the loss is no longer a number: {names[term].replace('_', ' ')} in {where}, step "
                 f"{step - len(recent) + 1 + which}; most likely the steps are too large: lower "
                 f"{remedy} (phases before this one are kept)"
             )
@@ -439,7 +439,7 @@ class Learner:
             self.net.load_state_dict(weights)
         except RuntimeError:
             raise UsageError(
-                f"{source} is of another network than the settings ask for; "
+                f"{source} is from another network than the settings ask for; "
                 f"start anew, or with the settings it was made with"
             ) from None
 
@@ -489,8 +489,8 @@ class Learner:
         norms = weight.norm(dim=1).cpu().numpy()
         if not (output.logits.isfinite().all() and np.isfinite(norms).all()):
             raise UsageError(
-                f"the training diverged in phase {phase.number}: the network's answers are no "
-                f"numbers; lower lr={self.config.lr} (phases before this one are kept)"
+                f"the training diverged in phase {phase.number}: the network's outputs are "
+                f"not numbers; lower lr={self.config.lr} (phases before this one are kept)"
             )
         cosines = losses.cosine_similarity_matrix(weight, weight).clamp(-1, 1)
         sides = metrics.old_new_confusion(cnn, targets, num_old)

@@ -455,7 +455,7 @@ def test_too_large_steps_are_told_on_the_command_line(tmp_path, monkeypatch, cap
                  "--set", "weight_decay=1", "--out", "run"]  # fmt: skip
     assert cli.main(arguments) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("lucir-edu: the loss is no number any more: cross entropy in phase 0")
+    assert last.startswith("lucir-edu: the loss is no longer a number: cross entropy in phase 0")
 
 
 def test_a_tuning_that_diverges_names_its_own_rate(settings, dataset):

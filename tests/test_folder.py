@@ -517,7 +517,7 @@ def damage(root, what):
         ("no val", "val must hold a folder of images for every class (No such file"),
         ("a file", "val must hold a folder of images for every class (Not a directory"),
         ("flat", "two at least; it has none"),
-        ("strays", "move what lies beside them: 0.jpg"),
+        ("strays", "move what lies next to them: 0.jpg"),
         ("empty class", "train has no images of b; known are .jpg, "),
         ("no known endings", "val has no images of c; known are .jpg, "),
         ("train alone", "must have the same classes; only in train: 'new\\nclass'"),

@@ -80,15 +80,16 @@ def choose(dataset: Dataset, config: Config, root: Path, cache: Path) -> Dataset
             path, reason = next(iter(found.items()))
             raise UsageError(
                 f"{len(found)} of {count} images cannot be read: {pictures.shown(path)} ({reason})"
-                f"{', …' * (len(found) > 1)}; mend them, or leave them out by --set damaged=skip "
-                f"(lucir-edu data --dataset folder --data-root {_name(root)} lists all)"
+                f"{', …' * (len(found) > 1)}; repair them, or leave them out with "
+                f"--set damaged=skip (lucir-edu data --dataset folder --data-root {_name(root)} "
+                f"lists all)"
             )
         left_out += found
         dataset = _without(dataset, found)
     if not left_out:
         return taken
     left_out.sort()
-    print(f"left out, for they cannot be read: {_some(left_out)}", file=sys.stderr, flush=True)
+    print(f"left out because they cannot be read: {_some(left_out)}", file=sys.stderr, flush=True)
     names = "\0".join(Path(path).relative_to(root).as_posix() for path in left_out)
     digest = hashlib.sha256(os.fsencode(f"{taken.fingerprint}\0{names}"))
     return replace(taken, fingerprint="files:" + digest.hexdigest()[:16])
@@ -155,7 +156,7 @@ def _classes(folder: Path) -> list[str]:
         raise UsageError(f"{wanted} ({error.strerror})") from None
     strays = {entry.name for entry in entries if _is_image(entry.name)} - set(classes)
     if strays:
-        raise UsageError(f"{wanted}; move what lies beside them: {_some(sorted(strays))}")
+        raise UsageError(f"{wanted}; move what lies next to them: {_some(sorted(strays))}")
     if len(classes) < 2:
         raise UsageError(f"{wanted}, two at least; it has {_some(classes) or 'none'}")
     return classes

@@ -129,7 +129,7 @@ def subset(dataset: Dataset, num_classes: int) -> Dataset:
     if num_classes > total:
         raise UsageError(
             f"subset_classes={num_classes}, but {dataset.name} has {total} classes; "
-            f"choose at most so many"
+            f"choose at most that many"
         )
     drawn = np.random.RandomState(1993).choice(total, num_classes, replace=False)
     return dataset.with_labels(sorted(drawn.tolist()))
