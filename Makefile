@@ -41,6 +41,7 @@ results: $(ready)  ## recompute the recorded runs on Glyphs-100
 	$(run) --seeds 3 --set method=cosine --set score_distillation=true
 	$(run) --seeds 3 --grid lambda_rule=paper
 	$(run) --seeds 3 --grid freeze_old_embeddings=false
+	$(run) --seeds 3 --set method=replay --set less_forget=true --grid freeze_old_embeddings=false
 	$(run) --seeds 3 --grid method=lucir,replay --set balanced_finetune=true
 	$(run) --seeds 2 --grid method=lucir,replay --grid exemplars_per_class=1,20
 	$(BIN)/lucir-edu report runs/glyphs-b50-5 --html runs/glyphs-b50-5.html

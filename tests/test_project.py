@@ -120,6 +120,8 @@ def test_the_phenomenon_is_in_the_recorded_runs():
         last = [np.mean([run["last_accuracy"]["nme"] for run in BANK if runs.label(run) == name])
                 for name in (without, forget)]  # fmt: skip
         assert 1.5 < last[1] - last[0] < 2.5, "the README says: 2 in the last accuracy"
+    free = "{:.1f} ± {:.1f}".format(*ROWS["linear+lf+unfrozen"]["average (CNN)"])
+    assert f"without freezing, {free} over three seeds" in " ".join(README.split())
     assert ROWS["replay"]["norm gap"][0] >= 15
     assert ROWS["cosine"]["norm gap"][0] >= 15, "the README says: uneven too"
 

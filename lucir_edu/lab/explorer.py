@@ -28,6 +28,7 @@ OTHERWISE = {  # recorded settings besides the eight combinations, in words
     "lucir exemplars_per_class=20": "all three, 20 exemplars per class",
     "replay exemplars_per_class=20": "replay, 20 exemplars per class",
     "cosine+lf+mr+unfrozen": "all three, old embeddings not frozen",
+    "linear+lf+unfrozen": "less-forget alone, old embeddings not frozen",
     "cosine+lf+mr+balanced_finetune": "all three + class-balance fine-tuning",
     "linear+balanced_finetune": "replay + class-balance fine-tuning",
 }

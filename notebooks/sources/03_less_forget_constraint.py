@@ -306,15 +306,15 @@ print(f"Your guess was: {my_guess_lambda}")
 none, small, rule, large = shown.values()
 assert none.cnn_old < small.cnn_old < rule.cnn_old, "old classes gain up to the code's rule"
 assert none.cnn_new > small.cnn_new > rule.cnn_new > large.cnn_new, "new classes pay"
-assert rule.cnn > none.cnn + 5 and rule.cnn > large.cnn
+assert rule.cnn > none.cnn + 5 and rule.cnn > large.cnn and rule.cnn_old > large.cnn_old
 print("drift:", ", ".join(f"{drifts[key]:.3f} at λ = {key:.0f}" for key in weights))
 assert drifts[weights[3]] > drifts[weights[2]], "pulled harder, and yet further away"
 
 # %% [markdown]
 # This is the trade-off: the larger $\lambda$, the less room for the new classes. Up to the code's value old classes
-# gain more than new ones lose. Far beyond it old classes lose as well, and the features drift **further** again: most
-# likely the steps overshoot while the learning rate is at its maximum, 0.1, and the rest of the phase does not bring
-# the features back. (A recorded run further down shows such a jump.)
+# gain more than new ones lose. Far beyond it old classes lose a little as well, and the features drift **further**
+# again: most likely the steps overshoot while the learning rate is at its maximum, 0.1, and the rest of the phase does
+# not bring the features back. (A recorded run further down shows such a jump.)
 #
 # ## Which half does the work? And a control
 #
@@ -359,12 +359,13 @@ print(f"Your guess was: {my_guess_half}")
 
 # %%
 old = {name: ends[name].measurement.cnn_old for name in names}
-assert old[0.0] < old["nothing"] + 4, "freezing alone is no help: features drift away"
+assert old[0.0] < old["nothing"] + 2, "freezing alone is no help: features drift away"
 assert old["nothing"] + 4 < min(old["loss alone"], old["score distillation"])
 assert max(old["loss alone"], old["score distillation"]) < old[code_rule] - 4
-assert abs(old["loss alone"] - old["score distillation"]) < 8, "hardly more"
-assert old[code_rule] - old["nothing"] > 1.5 * (old["loss alone"] - old["nothing"])
-assert old["scores, frozen"] < min(old["score distillation"] + 5, old[code_rule] - 6)
+assert abs(old["loss alone"] - old["score distillation"]) < 4, "hardly more"
+gained = {key: old[key] - old["nothing"] for key in (code_rule, "loss alone")}
+assert 1.5 < gained[code_rule] / gained["loss alone"] < 3, "about twice as large"
+assert old["scores, frozen"] < min(old["score distillation"] + 3, old[code_rule] - 6)
 assert drifts["loss alone"] < drifts["score distillation"] < drifts["nothing"]
 assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
 
@@ -373,8 +374,9 @@ assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
 # in place better than score distillation does, and yet hardly more old images are read right: the embeddings themselves
 # are free to move. With both halves the gain over *nothing* is about twice as large as with the loss alone. Score
 # distillation gains nothing from freezing. With frozen embeddings it would see a rotation, so the rotation is not what
-# holds it back here. (Its weight of 1 is that of the authors' code; nothing was tuned, and these are single runs.) And
-# with wrong targets the same loss destroys what was there: it is the *teacher's direction* that matters.
+# holds it back here. (Its weight of 1 is that of the authors' code, as is $\lambda_{base} = 5$; neither was tuned.
+# These are single runs.) And with wrong targets the same loss destroys what was there: it is the *teacher's direction*
+# that matters.
 #
 # Over all phases (recorded, three seeds):
 
@@ -403,13 +405,18 @@ assert lost["cosine+lf"] < 0.6 * lost["cosine"]
 # %% [markdown]
 # ## Two conditions
 #
-# In that one phase the loss needed the frozen embeddings. Does it need them over all phases, too? And it was made for
-# the cosine head: what if that head is missing? Recorded, three seeds each: everything on, with and without freezing;
-# and less-forget on the *linear* head. The first two are compared seed by seed, because one of the three seeds is far
-# from the others.
+# In that one phase the loss alone did half. Does it need the frozen embeddings over all phases, too? And it was made
+# for the cosine head: what if that head is missing? **Predict:** what do the two halves add, the loss and then
+# freezing, when everything else is on, and what on the *linear* head alone?
 
 # %%
-for label in ("lucir", "cosine+lf+mr+unfrozen", "replay", "linear+lf"):
+my_guess_halves = "everything on: loss +…, freezing +…; linear head: loss +…, freezing +…"
+
+# %% [markdown]
+# Recorded, three seeds each. They are compared seed by seed, because one of the three is far from the others.
+
+# %%
+for label in ("lucir", "cosine+lf+mr+unfrozen", "replay", "linear+lf", "linear+lf+unfrozen"):
     cells = [f"{key} {table[label][key][0]:.1f} ± {table[label][key][1]:.1f} %"
              for key in ("average (CNN)", "last (CNN)", "last (NME)")]  # fmt: skip
     print(f"{label:22s} {', '.join(cells)}")
@@ -418,50 +425,64 @@ for label in ("lucir", "cosine+lf+mr+unfrozen", "replay", "linear+lf"):
 by_seed = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["cnn"]
            for run in runs.load_bank("glyphs-b50-5")}  # fmt: skip
 parts = {
-    "freezing, all else on": ("lucir", "cosine+lf+mr+unfrozen"),
-    "less-forget, not frozen, on margin ranking": ("cosine+lf+mr+unfrozen", "cosine+mr"),
+    "everything on: the loss": ("cosine+lf+mr+unfrozen", "cosine+mr"),
+    "everything on: freezing": ("lucir", "cosine+lf+mr+unfrozen"),
+    "linear head: the loss": ("linear+lf+unfrozen", "replay"),
+    "linear head: freezing": ("linear+lf", "linear+lf+unfrozen"),
 }
 adds = {part: [by_seed[one, seed] - by_seed[other, seed] for seed in range(3)]
         for part, (one, other) in parts.items()}  # fmt: skip
 for part, differences in adds.items():
-    print(f"{part:42s}", ", ".join(f"{d:+.1f}" for d in differences), "points")
+    print(f"{part:23s}", ", ".join(f"{d:+.1f}" for d in differences), "points")
+print(f"Your guess was: {my_guess_halves}")
 
 # %%
-freezing, alone = adds.values()
-assert 2 < min(freezing) < max(freezing) < 3.5 and max(alone) < 1
+loss, freezing, linear_loss, linear_freezing = adds.values()
+assert 2 < min(freezing) < max(freezing) < 3.5 and max(loss) < 1
+assert 5 < min(linear_loss) < 9 and -10 < min(linear_freezing) < max(linear_freezing) < -8
 assert table["linear+lf"]["last (NME)"][0] > table["replay"]["last (NME)"][0]
 assert table["linear+lf"]["last (CNN)"][0] < table["replay"]["last (CNN)"][0] - 10
 
 # %% [markdown]
-# Freezing adds two to three points in every seed; without it, less-forget on top of margin ranking gains nothing. When
-# old embeddings are free, cross-entropy on the many new images pushes them away, however still the features are. With a
-# linear head, less-forget does keep the features in place: NME, which reads them without the head, is better than
-# replay's. But the head gets worse, by more than ten points at the end. Which classes take the Latin images there?
+# With everything on, freezing adds two to three and a half points in every seed; without it, the loss on top of margin
+# ranking gains nothing. When old embeddings are free, cross-entropy on the many new images pushes them away, however
+# still the features are. On the linear head it is the other way round. There the loss alone adds more than five points
+# in every seed: it keeps the features in place (NME, which reads them without the head, is better than replay's), and
+# the head gains as well. Freezing takes all of that away and more: at the end the head is more than ten points worse
+# than replay's. Which classes take the Latin images there?
 
 # %%
 first = runs.firsts(bank)
 groups = {"Latin": slice(0, 50), "phases 1-4": slice(50, 90), "newest": slice(90, 100)}
-goes_to = {}
-for label in ("replay", "linear+lf"):
-    arrays = first[label].arrays
-    images = arrays["confusion_cnn"][-1][:50]
+goes_to, lengths, biases = {}, {}, {}
+for label in ("replay", "linear+lf+unfrozen", "linear+lf"):
+    ended = [{name: array[-1] for name, array in run.arrays.items()} for run in bank
+             if runs.label(run) == label]  # fmt: skip
+    images, lengths[label], biases[label] = (
+        sum(end[name] for end in ended) / len(ended)
+        for name in ("confusion_cnn", "weight_norms", "biases")
+    )
     for name, of in groups.items():
-        goes_to[label, name] = 100 * images[:, of].sum() / images.sum()
-        print(f"{label:9s} {name:10s} length {arrays['weight_norms'][-1][of].mean():.2f}, "
-              f"bias {arrays['biases'][-1][of].mean():+.2f}, "
-              f"gets {goes_to[label, name]:.0f} % of the Latin images")  # fmt: skip
+        goes_to[label, name] = 100 * images[:50, of].sum() / images[:50].sum()
+        print(f"{label:18s} {name:10s} length {lengths[label][of].mean():.2f}, bias "
+              f"{biases[label][of].mean():+.2f}: {goes_to[label, name]:.0f} % of Latin images")  # fmt: skip
 
 # %%
-assert goes_to["replay", "phases 1-4"] < 10 < 35 < goes_to["linear+lf", "phases 1-4"]
+between = {label: goes_to[label, "phases 1-4"] for label in lengths}
+assert max(between["replay"], between["linear+lf+unfrozen"]) < 10 < 35 < between["linear+lf"]
 assert abs(goes_to["replay", "newest"] - goes_to["linear+lf", "newest"]) < 10
-lengths, biases = (first["linear+lf"].arrays[name][-1] for name in ("weight_norms", "biases"))
-assert lengths[50:90].mean() > 1.5 * lengths[:50].mean() and biases[50:90].mean() > 0.9
+of = groups["phases 1-4"]
+assert lengths["linear+lf"][of].mean() > 1.5 * lengths["linear+lf"][:50].mean()
+assert biases["linear+lf"][of].mean() > 0.9
+assert all(lengths[free][of].mean() < 1.2 * lengths[free][:50].mean()
+           for free in ("replay", "linear+lf+unfrozen"))  # fmt: skip
 
 # %% [markdown]
-# A frozen row keeps its length and its bias. What the classes of a phase gained while they were new (`01`) they keep
-# for good, whereas in replay they lose it again when the next classes come. So Latin images go to the classes of *all*
-# later phases. In a cosine head a frozen length does no harm, because the forward pass divides it out, and there is no
-# bias. The parts need each other.
+# (Means of three seeds.) A frozen row keeps its length and its bias. What the classes of a phase gained while they were
+# new (`01`) they keep for good; where rows are free, they lose it again when the next classes come. So Latin images go
+# to the classes of *all* later phases. In a cosine head a frozen length does no harm, because the forward pass divides
+# it out, and there is no bias. So it is the freezing that needs the cosine head; and next to margin ranking, the loss
+# needs the freezing.
 #
 # Now the two rules for $\lambda$, over all phases, seed by seed:
 
@@ -494,17 +515,19 @@ for rule, phase in unstable.items():
     print(f"the {rule}'s rule, seed 2, phase 1:", ", ".join(f"{v:.3f}" for v in loss[rule]))
     print(f"    old classes in the end {phase['cnn_old']:.1f} %")  # fmt: skip
 assert loss["code"][1] > 7 * loss["code"][0] and max(loss["paper"]) < 3 * loss["paper"][0]
+calm = [run["phases"][1]["losses"]["less_forget"] for run in by_rule["code"][:2]]
+assert all(max(values) < 3.2 * values[0] and values[-1] / 11.18 < 0.05 for values in calm)
 assert abs(loss["code"][-1] - loss["paper"][-1]) < 0.02
 assert unstable["code"]["cnn_old"] < unstable["paper"]["cnn_old"] - 10
 
 # %% [markdown]
 # In the second epoch, when the learning rate has just reached its maximum, the loss jumps: with the code's rule to
-# eight times what it was, with the paper's to less than three times. At the end of the phase the two losses are about
-# the same, though one is weighted five times as much; but with the code's rule the accuracy of the old classes is 14
-# points lower. So $\lambda = 11.2$ at a learning rate of 0.1 is close to the edge that you met above with
-# $\lambda = 30$: of the five recorded starts, this one went over it. A single seed would have told you either that the
-# code's rule is as good as the paper's, or that it is eight points worse. Both rules are in the package: `lambda_rule`
-# chooses.
+# eight times what it was, with the paper's to less than three times. (On seeds 0 and 1 the code's rule stays at about
+# two and three times, and ends near 0.04.) At the end of the phase the two losses are about the same, though one is
+# weighted five times as much; but with the code's rule the accuracy of the old classes is 14 points lower. So $\lambda
+# = 11.2$ at a learning rate of 0.1 is close to the edge that you met above with $\lambda = 30$: of the five recorded
+# starts, this one went over it. A single seed would have told you either that the code's rule is as good as the
+# paper's, or that it is eight points worse. Both rules are in the package: `lambda_rule` chooses.
 #
 # ## Try it
 #
@@ -545,9 +568,10 @@ assert ranges["linear+lf", 5][1] < ranges["replay", 5][0] - 5
 # - While new classes are learned, old images' features drift away from their embeddings.
 # - Score distillation is blind to a common rotation, and to turns in dimensions that no embedding uses.
 # - Less-forget holds the direction of the features; old embeddings are frozen with it. In one phase freezing alone
-#   gained nothing, the loss alone half; over all phases, on top of margin ranking, the loss gains nothing without
+#   gained nothing, the loss alone half; over all phases, next to margin ranking, the loss gains nothing without
 #   freezing.
-# - On a linear head, freezing fixes lengths and biases too, and costs accuracy.
+# - On a linear head the loss helps by itself, but freezing fixes lengths and biases too, and costs more than the loss
+#   gains.
 # - $\lambda$ trades old classes for new ones. The paper's rule and the authors' code differ; on this data the code's
 #   larger $\lambda$ lets fewer old images go to new classes, and is close to where training gets unstable.
 # - With wrong targets the same pull does harm.
