@@ -73,6 +73,18 @@ print(f"any old letter taken for any one new letter, on average: {chance:.1f} %"
 assert mean > 4 * chance
 
 # %% [markdown]
+# These three were picked by eye. Over all pairs of an old letter and one that is new in phase 2:
+
+# %%
+counts = torch.tensor(confusion[:60, 60:70]).flatten()
+share = counts.sort(descending=True).values[:30].sum() / counts.sum()
+names = plan.dataset.classes
+worst = [(names[i // 10], names[60 + i % 10]) for i in counts.argsort(descending=True)[:4].tolist()]
+print(f"30 of the {len(counts)} pairs have {100 * share:.0f} % of the mistakes; the most frequent:",
+      ", ".join(f"{old} taken for {new}" for old, new in worst))  # fmt: skip
+assert share > 0.6
+
+# %% [markdown]
 # ## Hard negatives
 #
 # The margin ranking loss looks at images of **old** classes (the exemplars), and for each of them picks the $K$ **new**
@@ -394,17 +406,20 @@ for pair in PAIRS:
 
 # %% [markdown]
 # What moves are the **features of old images**: the loss pulls them towards their own embedding and
-# away from the look-alike's. On the exemplars it looks like this:
+# away from the look-alike's. On the exemplars, the images that it acts on:
 
 # %%
 shown = {name: lessons.look(ends[name].model, settings, data, ends[name].memory.indices, "train")
          for name in ("without", "with")}  # fmt: skip
+gaps = {}
 for name, (seen, owners) in shown.items():
     old = owners < 60
     truth = seen.cosines[old].gather(1, owners[old][:, None])
     gap = truth - hardest_negatives(seen.cosines[old], 60, 1)
     print(f"{name:8s} exemplars with a margin of 0.5: {100 * (gap >= 0.5).float().mean():.0f} %, "
           f"mean gap {gap.mean():.2f}")  # fmt: skip
+    gaps[name] = gap.mean()
+assert gaps["with"] > gaps["without"] + 0.02
 
 # %% [markdown]
 # ## Over all phases
@@ -472,16 +487,18 @@ for label in (
     print(f"{label:29s} average {average[0]:.1f} ± {average[1]:.1f} %, old taken for new "
           f"{mistaken[0]:.1f} ± {mistaken[1]:.1f} %, {len(table[label]['seeds'])} seeds")  # fmt: skip
 assert mean["linear+mr"] > mean["replay"] + 4
-assert table["lucir exemplars_per_class=20"]["old taken for new"][0] < 5
+many = [table[f"{name} exemplars_per_class=20"]["old taken for new"][0]
+        for name in ("lucir", "replay")]  # fmt: skip
+assert 2 < many[0] < many[1] < 7
 
 # %% [markdown]
-# On the linear head it helps, although cosines do not decide there: turning features and embeddings apart separates
-# them for the dot product as well. With 20 exemplars per class hardly any old image goes to a new class, whatever the
-# method: there is little left to do.
+# On the linear head it helps, although cosines do not decide there: most likely because features and embeddings that are
+# turned apart are further apart for the dot product, too. With 20 exemplars per class only three to six of a hundred old
+# images go to a new class, with either method (two seeds): there is little left to gain.
 #
 # ## What you have learnt
 #
-# - Mistakes between old and new classes concentrate in pairs that look alike.
+# - Mistakes between old and new classes concentrate in few pairs, and many of these look alike.
 # - Margin ranking asks old images to be closer to their class than to the $K$ hardest new classes, by
 #   a margin $m$, in cosines.
 # - When it is fed logits, it asks for a margin that is $\eta$ times smaller, and nothing tells you.
