@@ -33,10 +33,10 @@ LEFT_OUT = {
     COSINE: {26, 27, 28},
     IMBALANCE: {12, 13, 14, 15, 19, 20, 21, 22, 23, 24, 25},
     LESS_FORGET: {5, 6},
-    MARGIN: {4, 5},
-    OBJECTIVE: {6, 7, 8, 10, 11, 15, 16},
+    MARGIN: {4, 5, 6},
+    OBJECTIVE: {6, 7, 8, 10, 11, 15, 16, 17},
 }
-LAST = {IMBALANCE: 28, COSINE: 32, LESS_FORGET: 18, MARGIN: 10, OBJECTIVE: 33, PAPER: 10}
+LAST = {IMBALANCE: 28, COSINE: 32, LESS_FORGET: 18, MARGIN: 11, OBJECTIVE: 37, PAPER: 10}
 
 MUTANTS = [
     NotebookMutant(notebook, file, old, new)
