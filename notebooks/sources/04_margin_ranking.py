@@ -492,9 +492,9 @@ many = [table[f"{name} exemplars_per_class=20"]["old taken for new"][0]
 assert 2 < many[0] < many[1] < 7
 
 # %% [markdown]
-# On the linear head it helps, although cosines do not decide there: most likely because features and embeddings that are
-# turned apart are further apart for the dot product, too. With 20 exemplars per class only three to six of a hundred old
-# images go to a new class, with either method (two seeds): there is little left to gain.
+# On the linear head it helps, although cosines do not decide there: most likely because features and embeddings that
+# are turned apart are further apart for the dot product, too. With 20 exemplars per class only three to six of a
+# hundred old images go to a new class, with either method (two seeds): there is little left to gain.
 #
 # ## What you have learnt
 #

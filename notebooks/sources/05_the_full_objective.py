@@ -242,9 +242,9 @@ COMPONENTS = ("cosine normalization", "less-forget", "margin ranking")
 effects = {name: main_effect(accuracies, number) for number, name in enumerate(COMPONENTS)}
 for name, effect in effects.items():
     print(f"{name:21s} {effect:+5.1f} points on average")
-print(f"Your order was: {', '.join(my_order)}")
 
 # %%
+print(f"Your order was: {', '.join(my_order)}")
 assert effects["cosine normalization"] > 10 > max(effects["less-forget"], effects["margin ranking"])
 assert effects["less-forget"] < effects["margin ranking"]
 
@@ -438,8 +438,8 @@ assert 1 < min(tuned) < max(tuned) < 3 and sum(tuned) > sum(ranked)
 
 # %% [markdown]
 # Where the head is unbalanced, balancing it afterwards helps a lot, by nine points. Where it was balanced during
-# training, less is left to do, as the paper says; but LUCIR too gains one to three points in each of the three seeds, in
-# the mean more than it gains from margin ranking there. (The head is tuned for 20 epochs more in each phase.)
+# training, less is left to do, as the paper says; but LUCIR too gains one to three points in each of the three seeds,
+# in the mean more than it gains from margin ranking there. (The head is tuned for 20 epochs more in each phase.)
 #
 # ## Two readings of one network
 #
@@ -488,8 +488,7 @@ for label in ("replay", "cosine", "cosine+lf", "lucir"):
     cnn, nme = table[label]["last (CNN)"], table[label]["last (NME)"]
     print(f"{label:10s} last: CNN {cnn[0]:.1f} ± {cnn[1]:.1f} %, NME {nme[0]:.1f} ± {nme[1]:.1f} %")
 assert table["replay"]["last (NME)"][0] > table["replay"]["last (CNN)"][0] + 5
-lucir_gap = table["lucir"]["last (NME)"][0] - table["lucir"]["last (CNN)"][0]
-assert abs(lucir_gap) < 5
+assert abs(table["lucir"]["last (NME)"][0] - table["lucir"]["last (CNN)"][0]) < 5
 
 # %% [markdown]
 # NME does not use the head, so it does not suffer from its bias: a large gap between the two means that the *head* is
