@@ -10,12 +10,12 @@
 # - compute how much it has forgotten,
 # - find your way through the course.
 #
-# **Time:** 20 minutes, of which the machine computes one. **You need:** Python, and to know what a
-# neural network, a softmax and a training loop are; for the exercises from `01` on, PyTorch (indexing,
-# `gather`, `topk`, `detach`). No GPU, no internet connection, no download.
+# **Time:** 20 minutes, of which the machine computes one. **You need:** Python; you should also know what a neural
+# network, a softmax and a training loop are. The exercises from `01` on need PyTorch (indexing, `gather`, `topk`,
+# `detach`). No GPU, no internet connection, no download.
 #
-# Run the cells one by one with Shift+Enter. The outputs that are there already were recorded: *Edit > Clear
-# Outputs of All Cells* takes them away, so that your predictions are yours.
+# Run the cells one by one with Shift+Enter. The outputs that are already there were recorded: *Edit > Clear Outputs of
+# All Cells* removes them, so that your predictions are your own.
 
 # %%
 from lucir_edu import config, datasets, metrics, runs, stream
@@ -31,12 +31,12 @@ from lucir_edu.progress import Progress
 #
 # ## A service that reads letters
 #
-# Imagine an OCR service. In its first version it reads Latin letters and digits. Then, release by
+# Imagine an OCR service. In its first version it reads Latin letters and digits. Then, for each new
 # release, customers ask for a new alphabet: Greek capitals, Cyrillic, Armenian, Georgian, Greek
 # small letters. Each time the network is trained further, on the new letters.
 #
-# The data set is called *Glyphs-100*: 100 classes, drawn here and now in twelve typefaces, then
-# turned, sheared, shaded and made noisy.
+# The data set is called *Glyphs-100*: 100 classes, drawn on the spot in twelve typefaces, then
+# rotated, sheared, shaded and made noisy.
 
 # %%
 settings = config.preset("glyphs-b50-5", method="finetune")
@@ -55,8 +55,8 @@ for phase in plan.phases:
     print("{:5d} {:4d} {:4d} {:16d} {:12d}".format(*numbers))
 
 # %% [markdown]
-# The name `glyphs-b50-5` says it: 50 classes in the base phase, then 5 phases. Here is who is learnt when, and what is
-# tested then, alphabet by alphabet:
+# The name `glyphs-b50-5` says it: 50 classes in the base phase, then 5 phases. The drawing shows which alphabets are
+# learned in each phase, and which are tested then:
 
 # %%
 alphabets = list(datasets.glyphs.ALPHABETS)
@@ -65,19 +65,20 @@ plots.show(drawings.protocol(alphabets, exemplars=0))
 # %% [markdown]
 # Two rules make this *class-incremental* learning:
 #
-# 1. In a phase, the training images are those of the **new** classes. Old ones are gone: storage, privacy or a licence
-#    may forbid keeping them, and training on everything anew takes longer with each release. (The next notebook
-#    keeps a handful.)
-# 2. At test time an image may be of **any class seen so far**, and nobody says from which phase it
-#    comes. One last layer (the *head*) with one softmax must tell all classes apart.
+# 1. In a phase, the training images are those of the **new** classes. Old ones are gone: limited storage, privacy or a
+#    licence may rule out keeping them, and training on everything again takes longer with each release. (The next
+#    notebook keeps a handful.)
+# 2. At test time an image may be of **any class seen so far**, and nobody says which phase it comes from. A single last
+#    layer (the *head*) with a single softmax must tell all classes apart.
 #
-# (Where a test image comes with the name of its phase, one speaks of *task*-incremental learning; where the
-# classes stay and the images change, new fonts for the same letters, of *domain*-incremental learning.)
+# (If each test image comes with the name of its phase, this is called *task*-incremental learning. If the classes stay
+# the same and the images change, for example to new fonts for the same letters, it is called *domain*-incremental
+# learning.)
 #
 # ## Predict
 #
 # The simplest thing to do is *fine-tuning*: go on training with the new classes' images. After
-# phase 1 the network has seen 60 letters; 50 of them are Latin letters and digits, which it could
+# phase 1 the network has seen 60 classes; 50 of them are Latin letters and digits, which it could
 # read well. **What share of the Latin letters and digits will it still read after phase 1?**
 # Write down a number before you go on.
 
@@ -87,13 +88,13 @@ my_guess = 50  # percent of Latin test images still read correctly after phase 1
 # %% [markdown]
 # ## Run
 #
-# This trains for real: five alphabets, half a minute to one and a half on two cores. It starts from a network that
-# has learnt the base phase, which comes with the course. (Leave `start` out, and the base phase is
-# trained as well.)
+# This is real training: five alphabets, in half a minute to a minute and a half on two cores. It starts from a network
+# that has already learned the base phase; this network comes with the course. (If you leave `start` out, the base phase
+# is trained as well.)
 #
-# The table: `CNN` is the accuracy of the network's own head over all classes seen so far, `CNN old` and
-# `CNN new` that on old and on new classes, `old taken for new` the share of old classes' images that are taken for a
-# new class. (`NME` is a second way to read a network; it needs exemplars, and comes in `01`.)
+# In the table, `CNN` is the accuracy of the network's own head over all classes seen so far. `CNN old` and `CNN new`
+# are its accuracy on old and on new classes, and `old taken for new` is the share of old classes' images that are taken
+# for a new class. (`NME` is a second way to get predictions from a network; it needs exemplars, and comes in `01`.)
 
 # %%
 bases = runs.load_bases("glyphs-b50-5")
@@ -104,7 +105,7 @@ finetuned = runs.perform(
 # %% [markdown]
 # ## Explain
 #
-# Look at each alphabet by itself: a row per phase, a column per alphabet.
+# Look at each alphabet by itself, in a table with a row per phase and a column per alphabet.
 
 # %%
 plots.show(plots.by_group(finetuned, alphabets))
@@ -115,26 +116,27 @@ print(f"Latin letters and digits: {latin[0]:.0f} % after the base phase,")
 print(f"{latin[1]:.0f} % after phase 1. Your guess was {my_guess} %.")
 
 # %% [markdown]
-# Nearly everything is gone after one phase, and each alphabet goes in its turn when the next one
+# Nearly everything is gone after one phase, and each later alphabet is lost in turn when the next one
 # comes. This is **catastrophic forgetting**. Nothing in the new images asks the network to keep
-# what it knew: the cross-entropy loss is lowest when old classes are *never* predicted, for no
+# what it knew: the cross-entropy loss is lowest when old classes are *never* predicted, because no
 # training image is of an old class.
 #
-# The claim, checked: the base classes fall below a tenth of what they were, while the new alphabets
-# are learnt, at more than 60 % on average.
+# The next cell checks this claim: the accuracy on the base classes falls below a tenth of what it was, while the new
+# alphabets are learned, with more than 60 % accuracy on average.
 
 # %%
-fresh = finetuned.accuracy_matrix().diagonal()[1:]  # each alphabet just after it was learnt
+fresh = finetuned.accuracy_matrix().diagonal()[1:]  # each alphabet just after it was learned
 assert latin[1] < latin[0] / 10
 assert fresh.mean() > 60
 
 # %% [markdown]
 # ## Forgotten, or only outvoted?
 #
-# Nothing read right can mean two things: the network knows nothing of Latin letters any more, or it does, and one of
-# the ten new classes always has the higher *logit* (a class's number before the softmax). One can tell: say that the
-# image is a Latin letter or a digit, and let only these 50 classes compete, as task-incremental learning does.
-# **Predict:** what share does the network of phase 1 read then? (By chance it would be 2 %.)
+# When nothing is read correctly, that can mean two things: the network no longer knows anything about Latin letters, or
+# it does, but one of the ten new classes always has a higher *logit* (a class's number before the softmax). You can
+# find out: say that the image is a Latin letter or a digit, and let only these 50 classes compete, as task-incremental
+# learning does. **Predict:** what share does the network read correctly then, after phase 1? (By chance it would be
+# 2 %.)
 
 # %%
 my_guess_told = 50  # percent
@@ -143,28 +145,28 @@ my_guess_told = 50  # percent
 end = lessons.learn(settings, data, bases["linear"], until=1)  # up to phase 1, once more
 output, labels = lessons.look(end.model, settings, data, range(50))  # test images of 50 classes
 told = 100 * (output.logits[:, :50].argmax(dim=1) == labels).float().mean().item()
-print(f"asked among all 60 classes {end.measurement.cnn_old:.0f} %, told so {told:.0f} % right; "
-      f"your guess {my_guess_told} %")  # fmt: skip
-assert 0.1 < told / latin[0] < 0.3, "a fifth"
+print(f"among all 60 classes {end.measurement.cnn_old:.0f} % right, among the 50 old {told:.0f} %; "
+      f"your guess was {my_guess_told} %")  # fmt: skip
+assert 0.1 < told / latin[0] < 0.3, "about a fifth of the accuracy before phase 1"
 
 # %% [markdown]
-# More than by chance, but far less than before: being outvoted is the smaller part, and even among old classes the head
-# is mostly wrong now. (Whether the layers below the head have lost the letters as well is another question. `01` asks
-# it, with a few old images kept.)
+# This is more than chance, but far less than before: being outvoted is the smaller part, and even among old classes the
+# head is mostly wrong now. (Whether the layers below the head have lost the letters as well is another question. `01`
+# asks it, for a network that is trained with a few old images kept.)
 #
 # ## Measure it
 #
-# Papers report three numbers. With $A_t$ the accuracy after phase $t$ over all classes seen:
+# Papers report three numbers. Here $A_t$ is the accuracy after phase $t$ over all classes seen so far:
 #
 # - **average incremental accuracy**: the mean of $A_0 … A_T$, the base phase included,
 # - **last accuracy**: $A_T$,
 # - **forgetting**: for each group of classes, its best accuracy before the end minus its accuracy
 #   at the end, averaged over groups (the last group left out).
 #
-# (Others give *backward transfer*: a group's accuracy at the end minus that just after it was learnt.)
+# (Other papers give *backward transfer*: a group's accuracy at the end minus its accuracy just after it was learned.)
 #
-# They differ a lot, so a number without its name means nothing. A small example by hand: three
-# phases, a row per phase, a column per group of classes.
+# These numbers differ a lot, so a number without its name means nothing. Here is a small example by hand, with three
+# phases: a row per phase, a column per group of classes.
 
 # %% tags=["nbval-check-output"]
 matrix = [[90, 0, 0], [70, 80, 0], [50, 85, 95]]
@@ -180,9 +182,9 @@ for name, unit in units.items():
 # %% [markdown]
 # ## Is the network too small for 100 letters?
 #
-# That is the first thing to rule out. The control: the same convolutions, given *all* images of all
-# classes seen so far in every phase (*joint training*; its head is that of `02`). It takes minutes, so its
-# runs come with the course, as recorded results; `lucir-edu run glyphs-b50-5 --set method=joint` makes one.
+# That is the first thing to rule out. The control has the same convolutions, but in every phase it is given *all*
+# images of all classes seen so far (*joint training*; its head is that of `02`). It takes minutes, so its runs come
+# with the course as recorded results; `lucir-edu run glyphs-b50-5 --set method=joint` makes such a run.
 
 # %%
 bank = list(runs.load_bank("glyphs-b50-5"))
@@ -195,20 +197,20 @@ assert joint["last_accuracy"]["cnn"] > 75 > 20 > finetuned["last_accuracy"]["cnn
 
 # %% [markdown]
 # The network has room for 100 letters. What it lacks is a reason to keep the old ones. (Joint training even
-# gets better from phase to phase, though there are more letters to confuse: it goes on training, with ever more
+# gets better from phase to phase, although there are more letters to confuse: it goes on training, with more and more
 # images.)
 #
 # ## Try it: a first look at what helps
 #
-# In practice a few old images can be kept: *exemplars*; training on them too is *replay*. LUCIR adds three components:
-# *cosine normalization* (a head without lengths and biases), *less-forget* (features stay where they were) and
-# *margin ranking* (old and new classes that look alike are kept apart). The course takes them one by one; here you can
-# already switch them on. The panel starts from a network that has learnt the base phase, and trains the five alphabets
-# for real.
-# **Train** begins, **Stop** ends it whenever you like; what is done stays in the table below it.
+# In practice a few old images can be kept. They are called *exemplars*, and training on them too is called *replay*.
+# LUCIR adds three components: *cosine normalization* (a head without lengths and biases), *less-forget* (features stay
+# where they were) and *margin ranking* (old and new classes that look alike are kept apart). The course takes them one
+# by one; here you can already switch them on. The panel starts from a network that has learned the base phase, and
+# trains the five alphabets for real. **Train** starts the training, and **Stop** ends it whenever you like; what is
+# done by then stays in the table below.
 #
-# This is what such a training leaves behind (recorded: three exemplars per class, all three
-# components on, beside exemplars alone):
+# This is what such training leads to (recorded, with three exemplars per class: all three components on, compared with
+# exemplars alone):
 
 # %%
 plots.show(plots.accuracy({name: first[name] for name in ("finetune", "replay", "lucir")}))
@@ -225,7 +227,7 @@ panel
 # 2. Three exemplars, all three components on. Which curve moves most: old or new classes?
 # 3. Only *less-forget*, without cosine normalization. Does it do the same?
 #
-# When you have tried, compare with the recorded runs (means over their seeds):
+# When you have tried them, compare your results with the recorded runs (means over their seeds):
 
 # %%
 SETTINGS = {"finetune": "no exemplars", "replay exemplars_per_class=1": "one per class",
@@ -244,8 +246,9 @@ assert old["lucir"] > old["replay"] + 15 and new["lucir"] < new["replay"] - 5
 assert old["linear+lf"] < old["replay"] - 5
 
 # %% [markdown]
-# One exemplar per class changes next to nothing, three much. The three components raise the old classes' curve,
-# and the new classes pay for it. Less-forget by itself, on the linear head, makes it worse; `03` shows why.
+# One exemplar per class changes next to nothing; three change a lot. The three components raise the old classes' curve,
+# and the new classes pay for it. Less-forget by itself, on the linear head, makes the old classes worse; `03` shows
+# why.
 #
 # ## A map of the course
 #
@@ -262,14 +265,14 @@ assert old["linear+lf"] < old["replay"] - 5
 #
 # ## Words of this course, and of others
 #
-# (Some of them come in later notebooks only.)
+# (Some of them appear only in later notebooks.)
 #
 # | here | elsewhere |
 # |---|---|
 # | phase | task, step, experience |
 # | `b50-5`: 50 classes, then 5 phases of 10 | B50, Inc10; "6 tasks" |
 # | exemplars, replay | memory, buffer, rehearsal |
-# | embedding of a class | class weight, weight vector, proxy |
+# | class embedding | class weight, weight vector, proxy |
 # | teacher | old, previous or reference model |
 # | CNN, NME | FC or linear classifier; nearest class mean, prototypes |
 # | average incremental accuracy, last accuracy | "avg", "last", $\bar A$, $A_B$ |
@@ -277,10 +280,10 @@ assert old["linear+lf"] < old["replay"] - 5
 #
 # ## What you have learnt
 #
-# - In class-incremental learning classes come in phases, and one head must tell all of them apart.
+# - In class-incremental learning, classes come in phases, and one head must tell all of them apart.
 # - Fine-tuning on new classes alone forgets the old ones within one phase.
-# - Only a fifth of what it no longer reads was merely outvoted by new classes.
+# - Only a fifth of what the network no longer reads was merely outvoted by new classes.
 # - The network is not too small: with all images it learns all classes.
 # - Average incremental accuracy, last accuracy and forgetting are three different numbers.
 #
-# **Next:** `01_the_imbalance_problem` keeps a few old images, and looks at what goes wrong still.
+# **Next:** `01_the_imbalance_problem` keeps a few old images, and looks at what still goes wrong.
