@@ -7,9 +7,9 @@
 #
 # - count the imbalance between old and new classes in a phase,
 # - show what it does to the head: lengths of class embeddings, biases, means and spread of logits,
-# - show where old classes' images go,
+# - show what old classes' images are taken for,
 # - measure forgetting, and choose exemplars by herding,
-# - tell what keeping exemplars (*replay*) repairs, and what it does not.
+# - say what keeping exemplars (*replay*) repairs, and what it does not.
 #
 # **Time:** 60 minutes, of which the machine computes one. **You need:** `00_start_here`.
 #
@@ -31,7 +31,7 @@ from lucir_edu.progress import Progress
 # ## Count it
 #
 # *Replay* keeps a few training images of every old class, the **exemplars**, and mixes them into
-# the new classes' images. Here three per class.
+# the new classes' images. Here it keeps three per class.
 
 # %%
 settings = config.preset("glyphs-b50-5", method="replay", epochs=6)  # six, to save your time
@@ -43,13 +43,13 @@ alphabets = list(datasets.glyphs.ALPHABETS)
 plots.show(drawings.protocol(alphabets, settings.exemplars_per_class))
 
 # %% [markdown]
-# In phase 1, class by class:
+# The training images in phase 1, class by class:
 
 # %%
 plots.show(plots.images_per_class(plan, phase=1, exemplars=settings.exemplars_per_class))
 
 # %% [markdown]
-# A batch is drawn from all these images alike. So the head sees, in a batch of 64 of phase 1:
+# All these images are equally likely to be drawn into a batch. So this is what the head sees in phase 1:
 
 # %% tags=["nbval-check-output"]
 phase, kept = plan.phases[1], settings.exemplars_per_class
@@ -67,8 +67,8 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 # ## Which three?
 #
 # The *feature* $f(x)$ of an image is the vector that the network hands to its head: here 64 numbers. The exemplars are
-# chosen by **herding**, so that the mean of their features is close to the mean of the whole class. It comes from iCaRL
-# (Rebuffi et al., CVPR 2017), the method that LUCIR's paper compares itself with most.
+# chosen by **herding**, so that the mean of their features is close to the mean of the whole class. Herding comes from
+# iCaRL (Rebuffi et al., CVPR 2017), the method that LUCIR's paper compares itself with most.
 #
 # Herding is greedy. All features are first made *unit* vectors (divided by their length), and the class mean is the
 # plain mean of these. First comes the image nearest to the class mean, then the one that brings the mean of *both*
@@ -76,7 +76,7 @@ print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f
 #
 # ## Exercise 1: herding
 #
-# *Difficulty ●●●○, 15 minutes.* Give the indices of `count` images, best first, no image twice. Distances are
+# *Difficulty ●●●○, 15 minutes.* Return the indices of `count` images, best first, no image twice. Distances are
 # Euclidean; means are not made unit vectors again.
 
 
@@ -101,9 +101,9 @@ herding = checks.herding(herding)
 # %% [markdown]
 # <details><summary>Help</summary>
 #
-# Keep a list of those chosen. For every image at once: the sum of the chosen ones' features plus its
-# own, divided by how many that makes. The one whose result is nearest to the class mean is next;
-# exclude those you have.
+# Keep a list of the images chosen so far. For all images at once, compute the sum of the chosen ones' features plus the
+# image's own, divided by how many images that makes. The image whose result is nearest to the class mean is next;
+# exclude those you already have.
 # </details>
 
 # %% tags=["nbval-check-output"]
@@ -112,13 +112,13 @@ print("yours:", [int(i) for i in herding(toy, 3)])
 print("the package's:", memory.herding(toy, 3).tolist())
 
 # %% [markdown]
-# (Helpers that will come again: `lessons.restore` makes the network of a recorded base phase; `lessons.look` gives what
-# a network makes of some classes' images, `.features`, `.cosines` and `.logits`, and their labels; `lessons.learn`
-# trains up to a phase, and of what it returns `.model`, `.memory` and `.measurement` are the network, the exemplars and
-# the figures.)
+# (Some helpers, which you will meet again: `lessons.restore` rebuilds the network of a recorded base phase;
+# `lessons.look` returns what a network computes for the images of some classes, `.features`, `.cosines` and `.logits`,
+# and their labels; `lessons.learn` trains up to a phase and returns the network as `.model`, the exemplars as
+# `.memory` and the measured numbers as `.measurement`.)
 #
-# Is it better than chance? Take the letter A and the base network: how far is the mean of three exemplars from the
-# class mean, chosen by herding, and at random (the control, a thousand draws)?
+# Is herding better than chance? Take the letter A and the base network. How far is the mean of three exemplars from the
+# class mean when they are chosen by herding, and when they are drawn at random (the control, a thousand draws)?
 
 # %%
 bases = runs.load_bases("glyphs-b50-5")
@@ -142,8 +142,8 @@ assert as_good < 0.05
 assert [int(i) for i in herding(letter, 3)] == memory.herding(letter, 3).tolist()
 
 # %% [markdown]
-# (The package searches as the authors' code does: an image that is chosen already may come up again, and is not
-# counted. For A's three exemplars the choice is the same; the more are chosen, the more often it differs.)
+# (The package searches as the authors' code does: an image that has already been chosen may come up again, and is not
+# counted then. For A's three exemplars the choice is the same; the more are chosen, the more often it differs.)
 
 # %% [markdown]
 # ## Predict
@@ -153,10 +153,10 @@ assert [int(i) for i in herding(letter, 3)] == memory.herding(letter, 3).tolist(
 #
 # $$z_i = \theta_i^\top f(x) + b_i$$
 #
-# with the feature $f(x)$, the class embedding $\theta_i$ (row $i$ of the head's weight) and the bias $b_i$. Each time
-# class $i$ is *not* the answer, the gradient of cross-entropy pushes $b_i$ down, and pushes $\theta_i$ away from
-# $f(x)$; each time it is the answer, up and towards. In numbers, for three classes, where the last is the answer and
-# the first has the highest logit:
+# where $f(x)$ is the feature, $\theta_i$ the class embedding (row $i$ of the head's weight) and $b_i$ the bias. Each
+# time class $i$ is *not* the answer, the gradient of cross-entropy pushes $b_i$ down, and pushes $\theta_i$ away from
+# $f(x)$. Each time it is the answer, the gradient pushes $b_i$ up and $\theta_i$ towards $f(x)$. In numbers, for three
+# classes, where the last is the answer and the first has the highest logit:
 
 # %% tags=["nbval-check-output"]
 logits = torch.tensor([2.0, 0.0, 0.0], requires_grad=True)
@@ -173,7 +173,7 @@ my_guess = 0  # percent by which the newest embeddings are longer (negative: sho
 # %% [markdown]
 # ## Run
 #
-# Five phases of replay with the linear head, starting from a network that has learnt the base phase
+# Five phases of replay with the linear head, starting from a network that has learned the base phase
 # (it comes with the course; `00_start_here` trained one like it).
 
 # %%
@@ -192,13 +192,13 @@ print(f"The newest embeddings are {runs.norm_gap(replay):.0f} % longer than the 
 print(f"Your guess was {my_guess} %.")
 
 # %% [markdown]
-# **New classes have longer embeddings and higher biases**: the paper calls it *imbalanced magnitudes*. It is the push
-# that was computed before the run, again and again: in a batch each new class is the answer more than five times, an
-# old class once in six batches. So new embeddings and biases are mostly pulled up, old ones mostly pushed down. And the
-# logits? One might expect a higher *mean* for the new classes; on this data the means differ little, beside the spread.
-# What differs is the **spread** itself: the length of $\theta_i$ multiplies whatever the angle to the feature says, so
-# new classes' logits swing further up and down. The prediction is the class with the highest logit, and the highest of
-# ten that swing widely is often too high. The claims, checked:
+# **New classes have longer embeddings and higher biases**: the paper calls this *imbalanced magnitudes*. It is the push
+# that was computed before the run, again and again: in each batch every new class is the answer more than five times,
+# while an old class is the answer once in six batches. So new embeddings and biases are mostly pulled up, and old ones
+# mostly pushed down. As for the logits, you might expect a higher *mean* for the new classes; on this data the means
+# differ little, compared with the spread. What differs is the **spread** itself: the length of $\theta_i$ multiplies
+# whatever the angle to the feature gives, so new classes' logits swing further up and down. The prediction is the class
+# with the highest logit, and the highest of ten that swing widely is often too high. These claims, checked:
 
 # %%
 biases, spread = replay.arrays["biases"][-1], replay.arrays["logit_sds"][-1]
@@ -211,14 +211,14 @@ assert abs(means[90:].mean() - means[:90].mean()) < 0.2 * spread[:90].mean()
 # %% [markdown]
 # ## Exercise 2: the norm gap
 #
-# *Difficulty ●○○○, 5 minutes.* By how many percent is the mean length of new classes' embeddings above
-# that of old ones'? (All old ones. In tables of this course *norm gap* compares the newest classes with those
-# of the base phase; for that, leave out the rows between.)
+# *Difficulty ●○○○, 5 minutes.* By how many percent is the mean length of new classes' embeddings greater than the mean
+# length over all old classes? (In the tables of this course, *norm gap* compares the newest classes with those of the
+# base phase; for that, leave out the rows between.)
 
 
 # %%
 def norm_gap(weight, num_old):
-    """weight (C, d), a class embedding per row, old classes first: percent, positive: longer."""
+    """weight (C, d), one class embedding per row, old classes first: percent, positive if longer."""
     ### BEGIN SOLUTION
     norms = weight.norm(dim=1)
     return 100 * (norms[num_old:].mean() / norms[:num_old].mean() - 1).item()
@@ -229,11 +229,11 @@ def norm_gap(weight, num_old):
 norm_gap = checks.norm_gap(norm_gap)
 
 # %% tags=["nbval-check-output"]
-print(f"{norm_gap(torch.tensor([[3.0, 4.0], [0.0, 5.0], [6.0, 8.0]]), 2):.0f} %: 10 beside 5")
+print(f"{norm_gap(torch.tensor([[3.0, 4.0], [0.0, 5.0], [6.0, 8.0]]), 2):.0f} %: 10 against 5")
 
 # %% [markdown]
-# Was it so from the start, or did it come with the phases? Your gap, phase by phase (the run has recorded
-# the length of each row, and that is all your function needs), and the mean length of three groups of classes:
+# Was the gap there from the start, or did it come with the phases? Here is your gap, phase by phase (the run has
+# recorded the length of each row, and that is all your function needs), and the mean length of three groups of classes:
 
 # %%
 groups = {"base classes": range(50), "classes of phase 1": range(50, 60)}
@@ -253,7 +253,7 @@ assert norms[1][:50].mean() < norms[0][:50].mean() - 0.1
 
 # %% [markdown]
 # The gap opens anew in each phase. When a class turns from new to old, its embedding gets shorter at once: the many
-# images of the next classes push it away from where features are, and weight decay takes a little as well.
+# images of the next classes push it away from where the features are, and weight decay shortens it a little as well.
 #
 # ## Explain: what it does to old images
 #
@@ -276,12 +276,12 @@ assert last["cnn_new"] > last["cnn_old"] + 25
 # %% [markdown]
 # The last columns of the matrix are full from top to bottom: whatever the letter, the ten newest
 # classes win far too often. If misread images fell evenly on all other classes, one in ten of them would land there;
-# it is most of them.
+# in fact most of them do.
 #
-# So are they forgotten, or outvoted? As in `00`: the network after phase 1, and then told that the image is of one of
-# the 50 old classes. And a step further, without the head: take the mean feature of *all* training images of each old
-# class (an oracle, for these images are gone), and answer with the class whose mean is nearest. **Predict:** what share
-# is read right in each way?
+# So are they forgotten, or outvoted? As in `00`, take the network after phase 1, and tell it that the image is of one
+# of the 50 old classes. Then go a step further, and leave out the head: take the mean feature of *all* training images
+# of each old class (an oracle, because these images are gone), and answer with the class whose mean is nearest.
+# **Predict:** what share is read right in each way?
 
 # %%
 my_guess_told = {"told so": 50, "told so, without the head": 50}  # percent
@@ -297,25 +297,26 @@ right = {name: 100 * (answer == truth).float().mean().item() for name, answer in
 
 # %%
 before, asked = replay["phases"][0]["cnn"], end.measurement.cnn_old
-print(f"before the phase {before:.0f} % right, after it, asked among all 60 classes, {asked:.0f} %")
+print(f"before the phase {before:.0f} % right; after it, asked among all 60 classes, {asked:.0f} %")
 for name, share in right.items():
     print(f"{name}: {share:.0f} %; your guess {my_guess_told[name]} %")
 told, by_means = right.values()
 outvoted, misfit, lost = told - asked, by_means - told, before - by_means
-print(f"of {before - asked:.0f} points: outvoted {outvoted:.0f}, embeddings that no longer fit "
+print(f"of {before - asked:.0f} points lost: outvoted {outvoted:.0f}, embeddings that no longer fit "
       f"{misfit:.0f}, features {lost:.0f}")  # fmt: skip
 assert 0.35 < outvoted / (before - asked) < 0.6 and 0.2 < lost / (before - asked) < 0.5
 assert 3 < misfit < lost < outvoted
 
 # %% [markdown]
-# Nearly half of what the network no longer reads was only outvoted (in `00`, without exemplars and with nine epochs, a
-# fifth). Some more comes back when the features are read afresh: they have moved, and the old embeddings fit them no
-# longer. And about a third is lost in the features themselves, whose means tell the old letters apart less well than
-# before. `02` is about the first part, `03` about the other two.
+# Nearly half of what the network no longer reads was only outvoted (in `00`, without exemplars and with nine epochs, it
+# was a fifth). Some more comes back when the features are compared with fresh class means: they have moved, and the old
+# embeddings no longer fit them. About a third is lost in the features themselves: their means tell the old letters
+# apart less well than before. `02` is about the first part, `03` about the other two.
 #
 # ## Exercise 3: old taken for new
 #
-# *Difficulty ●○○○, 5 minutes.* This share will be with us through the course. Write it.
+# *Difficulty ●○○○, 5 minutes.* You will meet the share of old images taken for new ones throughout the course.
+# Write it.
 
 
 # %%
@@ -339,11 +340,11 @@ print(f"the package's: {sides.old_to_new:.1f} %, and new taken for old {sides.ne
 # %% [markdown]
 # ## The control: is it the imbalance?
 #
-# Perhaps new classes always look like this, having been learnt last. So take the imbalance away and
-# leave the rest as it is: **three images of each new class, too**. With fewer images an epoch has
-# fewer steps, so there are more epochs, for the same number of steps. (With three images of a class there is
-# nothing left to choose, so the exemplars are the first three, not herded ones.) **Predict:** what share of old
-# images will be taken for new ones now, and will new embeddings still be longer?
+# Perhaps new classes always look like this, because they were learned last. So take the imbalance away and leave the
+# rest as it is: **three images of each new class, too**. With fewer images an epoch has fewer steps, so there are more
+# epochs, to keep the number of steps the same. (With three images of a class there is nothing left to choose, so the
+# exemplars are the first three, not herded ones.) **Predict:** what share of old images will be taken for new ones now,
+# and will new embeddings still be longer?
 
 # %%
 my_guess_balanced = 50  # percent of old images taken for new ones, with balanced data
@@ -374,15 +375,15 @@ assert longer(balanced) < 0 < longer(imbalanced)
 
 # %% [markdown]
 # With balanced data the pull towards new classes is mostly gone, and new embeddings are not longer: here they are even
-# shorter. New classes are read worse, of course: three images are few. (That is why one does not simply throw data
+# shorter. New classes are read less well, of course: three images are few. (That is why you do not simply throw data
 # away.)
 #
 # ## Exercise 4: forgetting
 #
-# *Difficulty ●●○○, 10 minutes.* In `00` you met the measure; write it. A row per phase, a column per
-# group of classes; for every group but the last: its best accuracy *before* the end, minus its accuracy
-# at the end; then the mean. `matrix` is a numpy array; what stands above the diagonal means nothing and may be NaN, for
-# those classes were yet to come.
+# *Difficulty ●●○○, 10 minutes.* You met this measure in `00`; now write it. The matrix has a row per phase and a column
+# per group of classes. For every group except the last, take its best accuracy *before* the end, minus its accuracy at
+# the end; then take the mean. `matrix` is a numpy array; what is above the diagonal means nothing and may be NaN,
+# because those classes were yet to come.
 
 
 # %%
@@ -401,8 +402,7 @@ forgetting = checks.forgetting(forgetting)
 # %% [markdown]
 # <details><summary>Help</summary>
 #
-# A group has no accuracy before it has come: look from row $j$ on. The last row is not *before* the
-# end.
+# A group has no accuracy before its own phase: look from row $j$ on. The last row is not *before* the end.
 # </details>
 
 # %%
@@ -411,11 +411,11 @@ print(f"replay has forgotten {mine:.1f} points; the package says {replay['forget
 assert abs(mine - replay["forgetting"]["cnn"]) < 1e-6
 
 # %% [markdown]
-# ## What replay repairs, and what not
+# ## What replay repairs, and what it does not
 #
-# Two comparisons from the recorded runs: five seeds each (± is the standard deviation over them), with nine epochs a
-# phase where yours above has six, which is why they are better. First: with exemplars, without them (*fine-tuning*),
-# and with everything kept (*joint*).
+# Here are two comparisons from the recorded runs, five seeds each (± is the standard deviation over them). The recorded
+# runs have nine epochs a phase where yours above has six, which is why they are better. First: with exemplars, without
+# them (*fine-tuning*), and with everything kept (*joint*).
 
 # %%
 bank = list(runs.load_bank("glyphs-b50-5"))
@@ -429,7 +429,7 @@ for method in ("finetune", "replay", "joint"):
 
 # %% [markdown]
 # How much of the lost accuracy do three images per class bring back? (Joint training has the head of `02`, so
-# a little of the distance is the head's.)
+# a little of the difference is due to the head.)
 
 # %%
 low, middle, high = (table[m]["average (CNN)"][0] for m in ("finetune", "replay", "joint"))
@@ -438,14 +438,13 @@ print(f"of the {high - low:.0f} points between fine-tuning and joint training: {
 assert 0.25 < repaired < 0.6
 
 # %% [markdown]
-# A good part, for three images in a hundred, but less than half. Second: the *same* networks, read
-# in two ways. **CNN** is the head's answer. **NME** (nearest mean of exemplars) ignores the
-# head: it compares the feature with the mean feature of each class's exemplars, three for an old
-# class and three for a new one.
+# That is a good part, for three images in a hundred, but less than half. Second: the *same* networks, read in two ways.
+# **CNN** is the head's answer. **NME** (nearest mean of exemplars) ignores the head: it compares the feature with the
+# mean feature of each class's exemplars, three for an old class and three for a new one.
 #
-# First a look at the exemplars, whose choice counts at once here. **Predict:** how many of the base network's 50
-# classes' test images does NME read, with three exemplars chosen by herding, with three drawn at random, and with all
-# 100 images?
+# But first look at the exemplars, because NME depends directly on which ones are chosen. **Predict:** what share of the
+# test images of the base network's 50 classes does NME read right, with three exemplars chosen by herding, with three
+# drawn at random, and with all 100 images?
 
 # %%
 my_guess_nme = {"herded": 60, "drawn": 60, "all": 60}  # percent
@@ -468,8 +467,8 @@ print("your guess:", my_guess_nme)
 assert right["herded"] > right["drawn"] + 4 and abs(right["herded"] - right["all"]) < 3
 
 # %% [markdown]
-# Three herded images stand for a class nearly as well as all hundred; three drawn ones (one draw) do not. Now the same
-# networks read in two ways, replay at the end of all phases:
+# Three herded images represent a class nearly as well as all hundred do; three drawn ones (one draw) do not. Now the
+# same networks read in two ways, for replay at the end of all phases:
 
 # %%
 cnn, nme = table["replay"]["last (CNN)"], table["replay"]["last (NME)"]
@@ -479,19 +478,19 @@ print(
 assert nme[0] > cnn[0] + 5
 
 # %% [markdown]
-# The features know more than the head says. So there are three things to mend:
+# The features know more than the head says. So there are three things to repair:
 #
-# - the **head** favours new classes: cosine normalization (`02`) takes lengths and biases away,
-# - the **features** drift while new classes are learnt: the less-forget constraint (`03`) holds them,
+# - the **head** favours new classes: cosine normalization (`02`) removes lengths and biases,
+# - the **features** drift while new classes are learned: the less-forget constraint (`03`) holds them,
 # - **old and new classes that look alike** end up side by side: margin ranking (`04`) keeps them apart.
 #
-# (Figure 1 of the paper draws the three; it calls them *imbalanced magnitudes*, *deviation* and *ambiguities*.)
+# (Figure 1 of the paper shows the three; it calls them *imbalanced magnitudes*, *deviation* and *ambiguities*.)
 #
 # ## Try it
 #
-# What do the three components do to the lengths? First from recorded runs: plain replay, as A, beside all
-# three, as B. Turn one component on after the other, and move the phase. (The picture is B after the last
-# phase; LUCIR's head has no biases.)
+# What do the three components do to the lengths? First look at recorded runs: plain replay, as A, next to all three, as
+# B. Turn the components on one after another, and change the phase. (The picture is B after the last phase; LUCIR's
+# head has no biases.)
 
 # %%
 plots.show(plots.head(runs.firsts(bank)["lucir"]))
@@ -500,21 +499,21 @@ plots.show(plots.head(runs.firsts(bank)["lucir"]))
 Explorer(bank, data, "-cos-lf-mr~cos+lf+mr/seed0/phase5/norms")
 
 # %% [markdown]
-# Then for real: switch a component on, train, and watch the right-hand plot, the lengths of the
-# embeddings. Before a setting is trained, it shows the base phase.
+# Then try it live: switch a component on, train, and watch the right-hand plot, the lengths of the
+# embeddings. Before a setting is trained, the plot shows the base phase.
 
 # %% tags=["nbval-ignore-output"]
 panel = TrainingPanel(settings, data, bases=bases)
 panel
 
 # %% [markdown]
-# 1. Train with everything off and 3 exemplars; then with 20. What becomes of the lengths, and of the old classes'
+# 1. Train with everything off and 3 exemplars; then with 20. What happens to the lengths, and to the old classes'
 #    curve?
-# 2. Switch *cosine normalization* on. The lengths of the embeddings are uneven still, and yet fewer
+# 2. Switch *cosine normalization* on. The lengths of the embeddings are still uneven, and yet fewer
 #    old images are taken for new ones. How can that be? (`02` has the answer.)
 # 3. *Less-forget* with the linear head: does it help against the confusion?
 #
-# When you have tried, compare with the recorded runs (nine epochs a phase):
+# When you have tried these, compare with the recorded runs (nine epochs a phase):
 
 # %%
 for label in ("replay", "replay exemplars_per_class=20", "cosine", "linear+lf"):
@@ -527,7 +526,7 @@ assert (
 assert abs(table["linear+lf"]["old taken for new"][0] - table["replay"]["old taken for new"][0]) < 3
 
 # %% [markdown]
-# With 20 exemplars of each class the gap is gone, and with it most of the confusion: the imbalance again.
+# With 20 exemplars of each class the gap is gone, and with it most of the confusion: it is the imbalance again.
 # Less-forget with the linear head does not help against the confusion.
 #
 # ## What you have learnt
