@@ -6,9 +6,9 @@
 # **After this notebook you can**
 #
 # - write a cosine head, and say what it divides out,
-# - explain why it needs a scale $\eta$, well above 1, and who sets it,
+# - explain why it needs a scale $\eta$, well above 1, and how that scale is set,
 # - start new classes from their images (weight imprinting),
-# - tell how much of replay's bias cosine normalization removes, and what it leaves.
+# - say how much of replay's bias cosine normalization removes, and what it leaves.
 #
 # **Time:** 45 minutes, of which the machine computes one. **You need:** `01_the_imbalance_problem`.
 #
@@ -55,16 +55,16 @@ by_hand = lengths * output.cosines + head.bias
 print("lengths, cosine, bias:", [round(z, 2) for z in by_hand[0].tolist()])
 
 # %% [markdown]
-# In `01` new classes had longer embeddings $\theta_i$ and higher biases $b_i$: two ways to win that
-# say nothing about the image. The paper takes both away and keeps the cosine. With the bar for a
-# vector of length one, $\bar v = v / \|v\|$, the probability of class $i$ is (Eq. 4)
+# In `01` new classes had longer embeddings $\theta_i$ and higher biases $b_i$: two ways to win that say nothing about
+# the image. The paper takes both away and keeps the cosine. Write $\bar v = v / \|v\|$ for a vector $v$ scaled to
+# length one. Then the probability of class $i$ is (Eq. 4)
 #
 # $$p_i(x) = \frac{\exp(\eta \, \langle \bar\theta_i, \bar f(x) \rangle)}
 # {\sum_j \exp(\eta \, \langle \bar\theta_j, \bar f(x) \rangle)} .$$
 #
-# $\langle \bar\theta_i, \bar f(x) \rangle$ is the cosine, between $-1$ and $1$; $\eta$ is a single
-# number for all classes, learned like a weight. In a drawing, with a feature of length 1 that is nearer to the old
-# embedding, and a new embedding that has grown long: the dot product chooses the new class, the cosine the old one.
+# $\langle \bar\theta_i, \bar f(x) \rangle$ is the cosine, between $-1$ and $1$; $\eta$ is a single number for all
+# classes, learned like a weight. The drawing shows a feature of length 1 that is nearer to the old embedding, and a new
+# embedding that has grown long. The dot product chooses the new class, the cosine the old one.
 
 # %%
 OLD, FEATURE = ("old θ", 75, 1, "old"), ("f(x)", 55, 1, "feature")
@@ -118,7 +118,7 @@ print(losses.cosine_similarity_matrix(features, weight).add(0.0))
 my_guess = {"linear": 50, "cosine": 50}  # percent
 
 # %% [markdown]
-# Run it on the two networks that have learnt the base phase, whose "newest" ten are the digits.
+# Run it on the two networks that have learned the base phase. Their "newest" ten classes are the digits.
 
 # %%
 METHODS = {"linear": "replay", "cosine": "cosine"}
@@ -149,10 +149,10 @@ assert abs(stretched["cosine"][1] - stretched["cosine"][0]) < 0.2
 #
 # ## Why there is a scale
 #
-# A cosine is at most 1. What does the softmax make of such small logits?
+# A cosine is at most 1. What probabilities does the softmax give for such small logits?
 #
-# **Predict:** 50 classes, $\eta = 1$, and the best case there is: the right class's cosine is 1 and
-# all others' are $-1$. What is the probability of the right class?
+# **Predict:** take 50 classes, $\eta = 1$, and the best possible case: the right class's cosine is 1 and all others'
+# are $-1$. What is the probability of the right class?
 
 # %%
 my_guess_ceiling = 0.9
@@ -166,7 +166,7 @@ my_guess_ceiling = 0.9
 
 # %%
 def softmax_ceiling(num_classes, eta):
-    """The right class has cosine 1, the others -1: its probability, a number."""
+    """The probability of the right class, a number: its cosine is 1, the others' are -1."""
     ### BEGIN SOLUTION
     logits = torch.full((num_classes,), -float(eta))
     logits[0] = eta
@@ -190,10 +190,10 @@ ceilings = {
 plots.show(plots.curves(ceilings, "scale η", "highest probability"))
 
 # %% [markdown]
-# With $\eta = 1$ and 50 classes the softmax can never be surer than 13 %, however good the features are; cross-entropy
-# keeps pushing where nothing is left to gain. A larger $\eta$ lifts the ceiling; how large it should be would be one
-# more number to choose. So $\eta$ is learned, one for all classes, and sets its own sharpness. This is what it became
-# in the recorded runs, after each phase (mean of five seeds):
+# With $\eta = 1$ and 50 classes the softmax can never be more than 13 % sure, however good the features are;
+# cross-entropy keeps pushing where nothing is left to gain. A larger $\eta$ lifts the ceiling, but how large it should
+# be would be one more number to choose. So $\eta$ is learned, one for all classes, and the network sets its own
+# sharpness. This is what $\eta$ became in the recorded runs, after each phase (mean of five seeds):
 
 # %%
 recorded = [run for run in bank if run["method"] == "cosine"]
@@ -205,8 +205,8 @@ assert softmax_ceiling(100, scales.min().item()) > 0.99
 # %% [markdown]
 # ## Exercise 3: the head
 #
-# *Difficulty ●●○○, 10 minutes.* A module with one embedding per class, $(C, d)$, a learnable $\eta$ that starts at 1,
-# and no bias; `forward` gives the logits, $(n, C)$. Use your cosines of exercise 1.
+# *Difficulty ●●○○, 10 minutes.* Write a module with one embedding per class, $(C, d)$, a learnable $\eta$ that starts
+# at 1, and no bias; `forward` gives the logits, $(n, C)$. Use your cosines from exercise 1.
 
 
 # %%
@@ -237,7 +237,8 @@ CosineHead = checks.CosineHead(CosineHead)
 # be the same class.
 # </details>
 #
-# The package's own: it starts at $\eta = 1$; with $\eta = 10$, for the two features of exercise 1:
+# The package's own head also starts at $\eta = 1$. These are its logits with $\eta = 10$ for the two features of
+# exercise 1:
 
 # %% tags=["nbval-check-output"]
 head = model.CosineHead(2, 3)
@@ -282,15 +283,15 @@ assert fitted[False][1] < 13.2 < 50 < fitted[True][1] and fitted[True][2] > 5
 assert 0 < fitted[True][0] - fitted[False][0] < 8, "the order of the classes hardly depends on it"
 
 # %% [markdown]
-# Held at 1, the head stays under the ceiling of 13.1 %: it reads nearly as well, for these features are good
-# and the order of the cosines decides, but it is sure of nothing. So the cross-entropy cannot fall below
-# $-\ln 0.131 = 2.03$, and its gradient goes on pulling at images that are read right almost as hard as at the others.
+# With $\eta$ held at 1, the head stays under the ceiling of 13.1 %. It reads nearly as well, because these features are
+# good and the order of the cosines decides, but it is sure of nothing. So the cross-entropy cannot fall below
+# $-\ln 0.131 = 2.03$, and its gradient goes on pulling on images that are read right almost as hard as on the others.
 #
 # ## Why no ReLU at the end?
 #
-# In most networks a ReLU comes last, and no feature has a negative number. Here, as in the paper, there is none. Two
-# vectors without negative numbers are never more than 90° apart. **Predict:** for the 50 classes' mean features, what
-# is the mean cosine between two of them, as they are, and if negative numbers were cut to zero?
+# In most networks a ReLU comes last, so no feature contains a negative number. Here, as in the paper, there is no ReLU
+# at the end. Two vectors without negative numbers are never more than 90° apart. **Predict:** for the 50 classes' mean
+# features, what is the mean cosine between two of them, first as they are, then with negative numbers cut to zero?
 
 # %%
 my_guess_relu = {"as they are": 0.5, "cut at zero": 0.5}
@@ -311,10 +312,10 @@ assert between["cut at zero"].mean() > 0.3 and between["cut at zero"].min() > 0
 assert abs(right["as they are"] - 76) < 1.5 and abs(right["cut at zero"] - 73) < 1.5
 
 # %% [markdown]
-# With signs there is room all round: two classes are at right angles on average, some nearly opposite. Cut at zero
-# (afterwards; no network was trained so) they crowd into a corner: none are more than 90° apart, and the cosines that a
-# head has to tell apart lie closer together. That costs something, though not much: the nearest mean is the right one
-# for 76 % of the base classes' test images as they are, and for 73 % when cut.
+# With both signs there is room all round: two classes are at right angles on average, and some are nearly opposite. Cut
+# at zero (afterwards; no network was trained this way) they crowd into a corner: none are more than 90° apart, and the
+# cosines that a head has to tell apart lie closer together. That costs something, though not much: the nearest mean is
+# the right one for 76 % of the base classes' test images as they are, and for 73 % when cut.
 #
 # ## Does it help against the imbalance?
 #
@@ -351,11 +352,11 @@ assert accuracy["linear"] + 5 < accuracy["linear, cosines afterwards"]
 assert abs(accuracy["linear, cosines afterwards"] - accuracy["cosine"]) < 6
 
 # %% [markdown]
-# In this run using the directions only afterwards already mends most of it: the linear head's pull towards new classes
-# was mostly length and bias. It even takes the fewest old images for new ones, but reads fewer new images right. In
-# accuracy it ends about where training *with* the cosine does. What training with it adds is that nothing needs
-# mending: what is learned is what answers, and the next two notebooks build on that: `03` holds the directions of
-# features, and `04` works on these very cosines.
+# In this run, using only the directions, and only after training, already corrects most of it: the linear head's pull
+# towards new classes was mostly length and bias. Even fewer old images are taken for new ones than with the cosine
+# head, but fewer new images are read right. In accuracy it ends about where training *with* the cosine does. Training
+# with the cosine has another advantage: nothing needs to be corrected, because what is learned is what answers. The
+# next two notebooks build on that: `03` holds the directions of features, and `04` works on these very cosines.
 #
 # All phases, five seeds each (recorded; the `cosine` runs, here and above, also start new embeddings by *imprinting*,
 # which is explained below):
@@ -370,12 +371,12 @@ assert table["cosine"]["average (CNN)"][0] > table["replay"]["average (CNN)"][0]
 assert table["cosine"]["norm gap"][0] > 15
 
 # %% [markdown]
-# Look at the last figures, the norm gaps: the cosine head's embeddings are of uneven length as well. It was a
-# question in `01`, and here is the answer: nothing reads these lengths any more. (They still set how
-# fast an embedding turns: the gradient of a cosine is shorter where the vector is longer.)
+# Look at the last numbers, the norm gaps: the cosine head's embeddings are of uneven length as well. `01` asked how
+# that can be when fewer old images are taken for new ones. Here is the answer: nothing reads these lengths any more.
+# (They still set how fast an embedding turns: the gradient of a cosine is shorter where the vector is longer.)
 #
-# What it leaves: still more than a quarter of old images are taken for new ones. Lengths and biases can favour
-# nobody any more; **directions** still can. An embedding that points to where all features are has high
+# But part of the problem is left: more than a quarter of old images are still taken for new ones. Lengths and biases
+# can no longer favour any class; **directions** still can. An embedding that points to where all features are has high
 # cosines with every image. **Predict:** is the mean logit over all test images higher for new classes?
 
 # %%
@@ -388,15 +389,15 @@ for run in bank:
 
 # %% [markdown]
 # It is, in every seed: the new embeddings lie nearer to what all features have in common. (`01` found no such
-# difference in the linear head, whose lengths did the work.) And the features go on moving (`03`), and nothing keeps
-# old and new embeddings apart (`04`).
+# difference in the linear head, whose lengths did the work.) Besides, the features go on moving (`03`), and
+# nothing keeps old and new embeddings apart (`04`).
 #
 # ## Where new embeddings start
 #
-# A new class's embedding can start anywhere. The authors' code starts it from the class's own images,
-# called **weight imprinting** (the paper does not mention it): the features of the new class's
-# training images, made unit vectors, averaged, made a unit vector again, and given the mean length of the old
-# embeddings. (In a cosine head the length changes no answer; it sets how fast the embedding turns.)
+# A new class's embedding can start anywhere. The authors' code computes its start from the class's own images, which is
+# called **weight imprinting** (the paper does not mention it). The features of the new class's training images are made
+# unit vectors and averaged; the mean is made a unit vector again, and given the mean length of the old embeddings. (In
+# a cosine head the length changes no answer; it sets how fast the embedding turns.)
 #
 # ## Exercise 4: imprinting
 #
@@ -448,9 +449,9 @@ for start, rows in new.items():
 print(f"Your guess was {my_guess_imprinted} %.")
 
 # %% [markdown]
-# Without one step of training the network reads most Greek letters: features learned on Latin letters
-# already tell them apart, and a mean is a good embedding. Can the linear head do so, too? It needs two numbers
-# more, a length and a bias for each new row. Make them up: the mean of the old ones.
+# Without a single step of training the network reads most Greek letters: features learned on Latin letters already tell
+# them apart, and a mean is a good embedding. Can the linear head do this too? It needs two more numbers for each new
+# row, a length and a bias. Make them up: take the mean of the old ones.
 
 # %%
 images, labels = lessons.look(networks["linear"], settings, data, greek, "train")
@@ -464,11 +465,11 @@ print(f"linear head: new classes {100 * right[truth >= 50].mean():.0f} % right, 
 assert right[truth >= 50].mean() > 0.5
 
 # %% [markdown]
-# It works as well. But how many old images it costs depends on the two numbers that were made up; the cosine head
-# has neither.
+# This works too. But how many old images it costs depends on the two numbers that were made up; the cosine head has
+# neither.
 #
-# All `cosine` runs of this course imprint. **Predict:** how much of their lead over replay is the imprinting's, and not
-# the cosine's? Recorded: the same without it, new embeddings starting from random ones.
+# All `cosine` runs of this course imprint. **Predict:** how much of their lead over replay is due to imprinting, and
+# not to the cosine? Recorded runs without imprinting, whose new embeddings start from random ones, give the answer.
 
 # %%
 my_guess_share = 50  # percent of the lead
@@ -489,16 +490,16 @@ mistaken = {
 assert 0 < mistaken["cosine+no_imprint"] - mistaken["cosine"] < 4
 
 # %% [markdown]
-# Little: the head does most of it. And look at the lengths: started from random ones, the newest embeddings end three
-# and a half times as long as the base classes', and only slightly more old images go to them.
+# Little: the head does most of it. Look at the lengths, too: when they start from random ones, the newest embeddings
+# end up three and a half times as long as those of the base classes, and yet only slightly more old images go to them.
 #
 # ## See it: a network with three features
 #
 # Directions in 64 dimensions cannot be drawn. So here is a network whose features have *three*
 # numbers: the base network's convolutions, a linear layer to three, and a new head. It learns six
 # Latin letters, then three Cyrillic ones, then three more. Lines are class embeddings, dots are test
-# images' features, everything drawn on the unit sphere. (Lengths and biases are not drawn: on the linear side the
-# nearest line need not win.)
+# images' features, and everything is drawn on the unit sphere. (Lengths and biases are not drawn: on the linear side
+# the nearest line need not win.)
 
 # %%
 letters = "AEHNRWБИЯДЖШ"
@@ -517,10 +518,10 @@ plots.show(sphere.picture(views))
 SpherePanel(views)
 
 # %% [markdown]
-# The sliders go from phase to phase and turn the spheres; the mouse turns them too, and shows a dot's
-# letter. (Without a running notebook, look at the picture above, where small letters stand for dots.) Look for
-# three things: on the linear side, where do the lines of old letters and their dots part? On the cosine side, do
-# dots gather round their own line? And beside which old letter does Я come to lie on the linear side, after phase 1?
+# The sliders go from phase to phase and turn the spheres; the mouse turns them too, and shows a dot's letter. (Without
+# a running notebook, look at the picture above, where small letters stand for dots.) Look for three things: on the
+# linear side, where do the lines of old letters and their dots come apart? On the cosine side, do dots gather round
+# their own line? And next to which old letter does Я end up on the linear side, after phase 1?
 #
 # Three dimensions are few for twelve letters: the accuracies below are not those of the full network.
 
@@ -532,15 +533,15 @@ for name, phases in views.items():
     )
 
 # %% [markdown]
-# What there is to see: on the linear side W's dots lie among Ш's after phase 2, and go to the new line. On the cosine
-# side the dots of new letters lie near their lines, those of several old letters (W again) do not: lengths and biases
-# are gone, but embeddings and features still move. With three dimensions the cosine head gains little.
-# And Я comes to lie beside R on the linear side after phase 1; `04` is about such pairs.
+# What you can see: on the linear side W's dots lie among Ш's after phase 2, and go to the new line. On the cosine side
+# the dots of new letters lie near their lines, but those of several old letters (W again) do not: lengths and biases
+# are gone, but embeddings and features still move. With three dimensions the cosine head gains little. And Я ends up
+# next to R on the linear side after phase 1; `04` is about such pairs.
 #
 # ## Try it
 #
-# The linear head, as A, beside the cosine head, as B, in recorded runs; the picture is B. **Predict:** in
-# which phase is the share of old images taken for new ones largest? (The view *confusion* has it.)
+# In these recorded runs A is the linear head and B is the cosine head; the picture shows B. **Predict:** in which phase
+# is the share of old images taken for new ones largest? (The view *confusion* has it.)
 
 # %%
 plots.show(plots.head(runs.firsts(bank)["cosine"]))
@@ -556,12 +557,12 @@ for method in ("replay", "cosine"):
     print(
         f"{method:6s} old taken for new, phases 1 to 5:", ", ".join(f"{m:.0f}" for m in mean), "%"
     )
-    assert all(share.index(max(share)) == 0 for share in shares), "in the first, in every seed"
+    assert all(share.index(max(share)) == 0 for share in shares), "in phase 1, in every seed"
     assert mean[4] > mean[3] + 3
 
 # %% [markdown]
-# In the first, with both heads. One reason may be that old images are rarest then: 150 of 1150 training images, where
-# in the last phase they are 270 of 1270. It cannot be the only one, for from phase 4 to 5 the share rises.
+# In phase 1, with both heads. One reason may be that old images are rarest then: 150 of 1150 training images, compared
+# with 270 of 1270 in the last phase. It cannot be the only reason, because the share rises from phase 4 to phase 5.
 #
 # The full network, live. **Predict** first: with all three components on, does the number of exemplars still matter?
 # (Train with 1, and with 20.)
@@ -581,7 +582,7 @@ last = {(method, count): table[f"{method}{of}"]["last (CNN)"][0] for method in (
 assert last["lucir", 1] > last["replay", 1] + 20 and last["replay", 20] > last["lucir", 20]
 
 # %% [markdown]
-# Very much. LUCIR helps most where exemplars are few; with twenty per class plain replay does as well.
+# Yes, very much. LUCIR helps most where exemplars are few; with twenty per class plain replay does just as well.
 #
 # ## Where it may not help
 #
@@ -589,16 +590,16 @@ assert last["lucir", 1] > last["replay", 1] + 20 and last["replay", 20] > last["
 # images and short training on CIFAR-100, cosine normalization *alone* gained nothing in our trials;
 # `06_reproducing_the_paper` says what was run.
 #
-# Lengths can also be mended after each phase: scaling the new embeddings to the mean length of the old ones is
-# *weight aligning* (Zhao et al., CVPR 2020), a close relative of the dividing above.
+# Lengths can also be corrected after each phase: scaling the new embeddings to the mean length of the old ones is
+# *weight aligning* (Zhao et al., CVPR 2020), a close relative of dividing the lengths out, as above.
 #
 # ## What you have learnt
 #
 # - A logit is two lengths times a cosine, plus a bias; cosine normalization keeps the cosine.
-# - The scale $\eta$ must be well above 1, or the softmax cannot be sure of anything; learned, it finds its size.
+# - The scale $\eta$ must be well above 1, or the softmax cannot be sure of anything; it is learned, and finds its size.
 # - In a linear head the pull towards new classes is mostly length and bias: dividing them out helps even after
 #   training. Directions can favour new classes, too: some of the pull is left with a cosine head.
-# - The cosine head's raw norms are uneven, and it does not matter.
-# - Imprinted embeddings read a new alphabet before any training.
+# - The lengths of the cosine head's embeddings are uneven, and that does not matter.
+# - With imprinted embeddings the network reads a new alphabet before any training on it.
 #
 # **Next:** `03_less_forget_constraint` keeps the features where they were.
