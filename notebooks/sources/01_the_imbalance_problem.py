@@ -233,7 +233,8 @@ print(f"{norm_gap(torch.tensor([[3.0, 4.0], [0.0, 5.0], [6.0, 8.0]]), 2):.0f} %:
 
 # %% [markdown]
 # Was the gap there from the start, or did it come with the phases? Here is your gap, phase by phase (the run has
-# recorded the length of each row, and that is all your function needs), and the mean length of three groups of classes:
+# recorded the length of each row, and that is all your function needs), the mean length of three groups of classes, and
+# the mean biases:
 
 # %%
 groups = {"base classes": range(50), "classes of phase 1": range(50, 60)}
@@ -280,7 +281,7 @@ assert last["cnn_new"] > last["cnn_old"] + 25
 #
 # So are they forgotten, or outvoted? As in `00`, take the network after phase 1, and tell it that the image is of one
 # of the 50 old classes. Then go a step further, and leave out the head: take the mean feature of *all* training images
-# of each old class (an oracle, because these images are gone), and answer with the class whose mean is nearest.
+# of each old class (an oracle, because most of these images are gone), and answer with the class whose mean is nearest.
 # **Predict:** what share is read right in each way?
 
 # %%
@@ -435,7 +436,7 @@ for method in ("finetune", "replay", "joint"):
 low, middle, high = (table[m]["average (CNN)"][0] for m in ("finetune", "replay", "joint"))
 repaired = (middle - low) / (high - low)
 print(f"of the {high - low:.0f} points between fine-tuning and joint training: {repaired:.0%}")
-assert 0.25 < repaired < 0.6
+assert 0.3 < repaired < 0.5
 
 # %% [markdown]
 # That is a good part, for three images in a hundred, but less than half. Second: the *same* networks, read in two ways.
@@ -520,13 +521,13 @@ for label in ("replay", "replay exemplars_per_class=20", "cosine", "linear+lf"):
     gap, mistaken = table[label]["norm gap"], table[label]["old taken for new"]
     print(f"{label:29s} norm gap {gap[0]:.0f} ± {gap[1]:.0f} %, old taken for new {mistaken[0]:.0f} "
           f"± {mistaken[1]:.0f} %, {len(table[label]['seeds'])} seeds")  # fmt: skip
-assert (
-    table["replay exemplars_per_class=20"]["norm gap"][0] < 10 < 30 < table["cosine"]["norm gap"][0]
-)
+many = table["replay exemplars_per_class=20"]
+assert many["norm gap"][0] < 10 < 30 < table["cosine"]["norm gap"][0]
+assert many["old taken for new"][0] < 0.2 * table["replay"]["old taken for new"][0]
 assert abs(table["linear+lf"]["old taken for new"][0] - table["replay"]["old taken for new"][0]) < 3
 
 # %% [markdown]
-# With 20 exemplars of each class the gap is gone, and with it most of the confusion: it is the imbalance again.
+# With 20 exemplars of each class the gap is nearly gone, and with it most of the confusion: it is the imbalance again.
 # Less-forget with the linear head does not help against the confusion.
 #
 # ## What you have learnt
@@ -534,7 +535,7 @@ assert abs(table["linear+lf"]["old taken for new"][0] - table["replay"]["old tak
 # - In a phase an old class has 3 training images where a new one has 100.
 # - With a linear head the new classes end up with longer embeddings, higher biases and logits that
 #   swing further, and take images away from the old classes.
-# - With balanced data the pull is mostly gone: it is the imbalance that does it.
+# - With fewer new images, or with more old ones, the pull is mostly gone: it is the imbalance that does it.
 # - Replay repairs much, but the head stays biased: NME on the same features does better.
 #
 # **Next:** `02_cosine_normalization`.
