@@ -278,7 +278,7 @@ assert old["linear+lf"] < old["replay"] - 5
 # | average incremental accuracy, last accuracy | "avg", "last", $\bar A$, $A_B$ |
 # | LUCIR | UCIR; "Ours" in the paper's figures |
 #
-# ## What you have learnt
+# ## What you have learned
 #
 # - In class-incremental learning, classes come in phases, and one head must tell all of them apart.
 # - Fine-tuning on new classes alone forgets the old ones within one phase.

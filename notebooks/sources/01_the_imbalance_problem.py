@@ -530,7 +530,7 @@ assert abs(table["linear+lf"]["old taken for new"][0] - table["replay"]["old tak
 # With 20 exemplars of each class the gap is nearly gone, and with it most of the confusion: it is the imbalance again.
 # Less-forget with the linear head does not help against the confusion.
 #
-# ## What you have learnt
+# ## What you have learned
 #
 # - In a phase an old class has 3 training images where a new one has 100.
 # - With a linear head the new classes end up with longer embeddings, higher biases and logits that

@@ -593,7 +593,7 @@ assert last["lucir", 1] > last["replay", 1] + 20 and last["replay", 20] > last["
 # Lengths can also be corrected after each phase: scaling the new embeddings to the mean length of the old ones is
 # *weight aligning* (Zhao et al., CVPR 2020), a close relative of dividing the lengths out, as above.
 #
-# ## What you have learnt
+# ## What you have learned
 #
 # - A logit is two lengths times a cosine, plus a bias; cosine normalization keeps the cosine.
 # - The scale $\eta$ must be well above 1, or the softmax cannot be sure of anything; it is learned, and finds its size.

@@ -563,7 +563,7 @@ assert ranges["linear+lf", 5][1] < ranges["replay", 5][0] - 5
 # %% [markdown]
 # It is ahead after phase 1, and behind at the end: the frozen rows of each phase add up.
 #
-# ## What you have learnt
+# ## What you have learned
 #
 # - While new classes are learned, old images' features drift away from their embeddings.
 # - Score distillation is blind to a common rotation, and to turns in dimensions that no embedding uses.

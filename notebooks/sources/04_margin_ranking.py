@@ -496,7 +496,7 @@ assert 2 < many[0] < many[1] < 7
 # are turned apart are further apart for the dot product, too. With 20 exemplars per class only three to six of a
 # hundred old images go to a new class, with either method (two seeds): there is little left to gain.
 #
-# ## What you have learnt
+# ## What you have learned
 #
 # - Mistakes between old and new classes concentrate in few pairs, and many of these look alike.
 # - Margin ranking asks old images to be closer to their class than to the $K$ hardest new classes, by

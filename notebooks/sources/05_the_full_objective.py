@@ -540,7 +540,7 @@ panel = TrainingPanel(settings, data, bases=bases)
 panel
 
 # %% [markdown]
-# ## What you have learnt
+# ## What you have learned
 #
 # - The integrated objective is cross-entropy, plus $\lambda$ times less-forget, plus margin ranking on
 #   old images.

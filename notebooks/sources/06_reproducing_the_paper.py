@@ -484,7 +484,7 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 # or in total; CNN or NME; average or last, base phase in or out; how many seeds, and their spread;
 # which epoch's network. If one of these is missing, the number cannot be compared.
 #
-# ## What you have learnt
+# ## What you have learned
 #
 # - One run has at least four "accuracies", nine points apart.
 # - The published averages include the base phase, and are curves in the paper.

@@ -320,7 +320,7 @@ for label in ("lucir", "cosine+lf+mr+unfrozen"):
 # [2303.07338](https://arxiv.org/abs/2303.07338).
 
 # %% [markdown]
-# ## What you have learnt
+# ## What you have learned
 #
 # - Every claim of the course is one setting away from being tested.
 # - One run is an anecdote; seeds make it a finding.

@@ -146,7 +146,7 @@ def test_it_was_measured_within_a_minute_and_a_gigabyte_and_a_half(path):
 def test_it_has_the_parts_that_a_reader_needs(path):
     text = prose(path)
     for part in ("After this notebook you can", "**Time:**", "**You need:**",
-                 "## What you have learnt", "**Next:**"):  # fmt: skip
+                 "## What you have learned", "**Next:**"):  # fmt: skip
         assert part in text, part
     assert len(re.findall(r"^# ", text, re.M)) == 1
     assert len(re.findall(r"[Pp]redict", text)) >= 2
