@@ -162,15 +162,35 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     minutes = [sum(phase["seconds"] for phase in run["phases"]) / 60 for run in every]
     assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes each" in README
     assert min(minutes) > 85 and 160 < max(minutes) < 180, "06: 1½ to nearly three hours"
-    assert len(every) == 10 and "Ten with 30 epochs per phase" in README
+    assert len(every) == 14
+    assert "Fourteen with 30 epochs per phase" in " ".join(README.split())
     several = [row for row in runs.compare(every) if len(row["seeds"]) > 1]
     for row in several:
         values = [f"{row[f'{of} ({kind})'][0]:.2f} ± {row[f'{of} ({kind})'][1]:.2f}"
                   for of in ("average", "last") for kind in ("CNN", "NME")]  # fmt: skip
         values.append("{:.1f} ± {:.1f}".format(*row["old taken for new"]))
         method = row["label"].split()[0]
-        assert f"| `{row['preset']}` | `{method}`, 3 orders | {' | '.join(values)} |" in README
-    assert len(several) == 1 and several[0]["seeds"] == [0, 0, 0]
+        orders = f"{len(row['seeds'])} orders"
+        assert f"| `{row['preset']}` | `{method}`, {orders} | {' | '.join(values)} |" in README
+    assert sorted(len(row["seeds"]) for row in several) == [2, 2, 3]
+    average = {(run["method"], run["config"]["order_seed"]): run["average_incremental_accuracy"]
+               for run in every if run["preset"] == "cifar100-b50-5"}  # fmt: skip
+    adds = {
+        (with_it, kind): " and ".join(
+            f"{average[with_it, order][kind] - average[without, order][kind]:.2f}"
+            for order in (1, 2)
+        )
+        for with_it, without in (("cosine+lf", "cosine"), ("lucir", "cosine+lf"))
+        for kind in ("cnn", "nme")
+    }
+    assert (
+        f"less-forget adds {adds['cosine+lf', 'cnn']} points to the average of `cosine` by the "
+        f"head ({adds['cosine+lf', 'nme']} by NME), and margin ranking {adds['lucir', 'cnn']} on "
+        f"top of that ({adds['lucir', 'nme']} by NME)."
+    ) in " ".join(README.split())
+    assert (
+        max(average["cosine", order]["cnn"] for order in (1, 2)) < (average["replay", 1993]["cnn"])
+    ), "the README says: alone no better"
     compared, ends = {}, {}
     for run in (run for run in every if run["config"]["order_seed"] == 1993):
         average, last = run["average_incremental_accuracy"], run["last_accuracy"]

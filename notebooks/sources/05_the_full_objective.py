@@ -515,7 +515,7 @@ assert 3.5 < min(ahead[:2] + ahead[3:]) < max(ahead) < 8.5 and ahead[2] < 0
 #
 # | part | helps | helps little, or not |
 # |---|---|---|
-# | cosine normalization | against the head's bias; together with everything else | alone on CIFAR-100 with little training (`06`) |
+# | cosine normalization | against the head's bias; together with everything else | alone on CIFAR-100 (`06`) |
 # | less-forget | old classes, together with frozen embeddings and the cosine head | on a linear head: freezing costs accuracy there; the last accuracy, next to margin ranking |
 # | margin ranking | the head in all four combinations of the two others, by 2 to 6 points on average; most on the plain linear head | the average, once the two others are on; NME, with the cosine head |
 # | LUCIR as a whole | the more, the fewer exemplars are kept | when a fifth of the images is kept |
