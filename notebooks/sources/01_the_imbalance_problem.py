@@ -174,7 +174,7 @@ my_guess = 0  # percent by which the newest embeddings are longer (negative: sho
 # ## Run
 #
 # Five phases of replay with the linear head, starting from a network that has learned the base phase
-# (it comes with the course; `00_start_here` trained one like it).
+# (it comes with the course, as in `00_start_here`).
 
 # %%
 replay = runs.perform(
