@@ -440,7 +440,8 @@ print(f"Your guess was: {my_guess_halves}")
 loss, freezing, linear_loss, linear_freezing = adds.values()
 assert 2 < min(freezing) < max(freezing) < 3.5 and max(loss) < 1
 assert 5 < min(linear_loss) < 9 and -10 < min(linear_freezing) < max(linear_freezing) < -8
-assert table["linear+lf"]["last (NME)"][0] > table["replay"]["last (NME)"][0]
+assert all(table[label]["last (NME)"][0] > table["replay"]["last (NME)"][0] + 1
+           for label in ("linear+lf", "linear+lf+unfrozen"))  # fmt: skip
 assert table["linear+lf"]["last (CNN)"][0] < table["replay"]["last (CNN)"][0] - 10
 
 # %% [markdown]
