@@ -130,6 +130,8 @@ def test_the_readme_tells_what_stands_beside_its_table():
     told = " ".join(README.split())
     average = {label: row["average (CNN)"] for label, row in ROWS.items()}
     alone, paper = average["cosine+no_imprint"], average["lucir lambda_rule=paper"]
+    assert f"({average['replay'][1]:.1f} for `replay` there, 3.9 here)" in told
+    assert f", {config.preset('glyphs-b50-5').epochs} epochs per phase." in told
     assert f"without it `cosine` averages {alone[0]:.1f} ± {alone[1]:.1f}." in told
     first = runs.firsts(BANK)["lucir"]["average_incremental_accuracy"]["cnn"]
     end = runs.firsts(BANK)["lucir"]["last_accuracy"]["cnn"]

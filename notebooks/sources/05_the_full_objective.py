@@ -301,9 +301,18 @@ by_seed = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["
 PARTS = {"less-forget, on cosine": ("cosine+lf", "cosine"),
          "less-forget, on cosine and margin ranking": ("lucir", "cosine+mr"),
          "margin ranking, on cosine and less-forget": ("lucir", "cosine+lf")}  # fmt: skip
-for part, (one, other) in PARTS.items():
-    differences = [by_seed[one, seed] - by_seed[other, seed] for seed in range(5)]
-    print(f"{part:42s}", ", ".join(f"{d:+.1f}" for d in differences), "points")
+
+
+# %%
+def what_each_adds(by_seed):
+    """For each part, by how many points it changes an accuracy in each of five seeds."""
+    for part, (one, other) in PARTS.items():
+        differences = [by_seed[one, seed] - by_seed[other, seed] for seed in range(5)]
+        print(f"{part:42s}", ", ".join(f"{d:+.1f}" for d in differences), "points")
+        yield differences
+
+
+for differences in what_each_adds(by_seed):
     assert min(differences[:2] + differences[3:]) > 1.9 > 1.5 > differences[2]
 
 # %% [markdown]
@@ -345,13 +354,9 @@ for with_it, without in (("cosine+mr", "cosine"), ("lucir", "cosine+lf")):
 my_guess_last = {"less-forget": 3, "margin ranking": 3}  # points, the other part on
 
 # %%
-ends_by_seed = {(runs.label(run), run["seed"]): run["last_accuracy"]["cnn"] for run in bank}
-at_end = {}
-for part, (one, other) in PARTS.items():
-    at_end[part] = [ends_by_seed[one, seed] - ends_by_seed[other, seed] for seed in range(5)]
-    print(f"{part:42s}", ", ".join(f"{d:+.1f}" for d in at_end[part]), "points")
+at_end = {(runs.label(run), run["seed"]): run["last_accuracy"]["cnn"] for run in bank}
+alone, beside, ranking = what_each_adds(at_end)
 print("your guess:", my_guess_last)
-alone, beside, ranking = at_end.values()
 assert 3 < sum(alone) / 5 < 5 and 0 < sum(beside) / 5 < 1.5 and min(beside) < -4
 assert 0.9 < min(ranking) < max(ranking) < 4
 
