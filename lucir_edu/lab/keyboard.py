@@ -11,7 +11,8 @@ def without_bar(figure: go.FigureWidget) -> go.FigureWidget:
 
 
 class Keyboard(anywidget.AnyWidget):
-    """Put into a panel, it names the panel's sliders, and keeps the panel's keys from the notebook.
+    """Put into a panel, it names the panel's sliders, keeps the panel's keys from the notebook, and
+    moves the focus to the button that is left when the one just pressed is disabled.
 
     Otherwise JupyterLab would take the arrow keys of a menu to go to another cell, letters to
     insert or delete one, and Enter on a button to edit the code.
@@ -35,6 +36,16 @@ class Keyboard(anywidget.AnyWidget):
       };
       new MutationObserver(mend).observe(panel, { childList: true, subtree: true });
       mend();
+      let pressed = null;  // by a key, not with the mouse
+      panel.addEventListener("keydown", ({ target }) => { pressed = target.closest("button"); });
+      panel.addEventListener("pointerdown", () => { pressed = null; });
+      const follow = () => {
+        if (!pressed?.disabled) return;
+        const elsewhere = ![document.body, pressed].includes(document.activeElement);
+        if (elsewhere) pressed = null;
+        else panel.querySelector("button:enabled")?.focus();
+      };
+      new MutationObserver(follow).observe(panel, { subtree: true, attributeFilter: ["disabled"] });
     }
     export default { render };
     """
