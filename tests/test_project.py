@@ -183,7 +183,9 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
             for order in (1, 2)
         )
         for with_it, without in (
-            ("cosine+lf", "cosine"), ("lucir", "cosine+lf"), ("cosine+mr", "cosine"),
+            ("cosine+lf", "cosine"),
+            ("lucir", "cosine+lf"),
+            ("cosine+mr", "cosine"),
         )
         for kind in ("cnn", "nme")
     }
