@@ -12,7 +12,7 @@ def without_bar(figure: go.FigureWidget) -> go.FigureWidget:
 
 class Keyboard(anywidget.AnyWidget):
     """Put into a panel, it names the panel's sliders, keeps the panel's keys from the notebook, and
-    moves the focus to the button that is left when the one just pressed is disabled.
+    moves the focus to a button that is left when the one that has it is disabled.
 
     Otherwise JupyterLab would take the arrow keys of a menu to go to another cell, letters to
     insert or delete one, and Enter on a button to edit the code.
@@ -36,14 +36,14 @@ class Keyboard(anywidget.AnyWidget):
       };
       new MutationObserver(mend).observe(panel, { childList: true, subtree: true });
       mend();
-      let pressed = null;  // by a key, not with the mouse
-      panel.addEventListener("keydown", ({ target }) => { pressed = target.closest("button"); });
-      panel.addEventListener("pointerdown", () => { pressed = null; });
+      let held = null;  // the button that has the focus, if keys are used and not the mouse
+      panel.addEventListener("keydown", ({ target }) => { held = target.closest("button"); });
+      panel.addEventListener("pointerdown", () => { held = null; });
       const follow = () => {
-        if (!pressed?.disabled) return;
-        const elsewhere = ![document.body, pressed].includes(document.activeElement);
-        if (elsewhere) pressed = null;
-        else panel.querySelector("button:enabled")?.focus();
+        const next = held?.disabled && panel.querySelector("button:enabled");
+        if (!next) return;
+        held = [document.body, held].includes(document.activeElement) ? next : null;
+        held?.focus({ preventScroll: true });
       };
       new MutationObserver(follow).observe(panel, { subtree: true, attributeFilter: ["disabled"] });
     }

@@ -207,6 +207,11 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
     keys = {**dict.fromkeys(SWITCHES, "Space"), "slider exemplars per class": "ArrowRight"}
     walk(page, notebook, TRAINING, keys)
 
+    train.press("Enter")
+    expect(stop).to_be_focused()
+    stop.evaluate("button => button.click()")  # no key, as when the training ends by itself
+    expect(train).to_be_focused()
+
 
 def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
     name = "04_margin_ranking"
