@@ -286,11 +286,14 @@ def _sweep(options: argparse.Namespace) -> int:
     _check((preset(options.preset, **setting) for setting in settings), options)
     out = options.out or Path("runs") / f"sweep-{options.preset}"
 
+    from tqdm import tqdm
+
     from lucir_edu import runs
     from lucir_edu.progress import Progress
 
     def announce(number: int, count: int, name: str) -> None:
-        print(f"{number}/{count}  {name}", flush=True)
+        tqdm.write(f"{number}/{count}  {name}")
+        sys.stdout.flush()
 
     try:
         with Progress(table=False) as progress:
@@ -307,6 +310,7 @@ def _sweep(options: argparse.Namespace) -> int:
                     bases=options.bases,
                     announce=announce,
                     watch=progress,
+                    progress=progress.runs,
                 )
             )
     except KeyboardInterrupt:

@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distributed import CancelledError, Client, KilledWorker, Security, get_worker
+from distributed import CancelledError, Client, Future, KilledWorker, Security, get_worker
 from distributed.comm import connect
 from distributed.utils import LoopRunner, silence_logging_cmgr
 
 from lucir_edu import hardware, runs
 from lucir_edu.config import Config, UsageError
+from lucir_edu.progress import Share
 from lucir_edu.trainer import Event
 
 PATIENCE = 5  # seconds in which a scheduler must answer, and have a worker
@@ -31,6 +32,7 @@ def perform(
     jobs: Sequence[tuple[str, Config]],
     out: Path,
     scheduler: str,
+    progress: Callable[[float, int], object],
 ) -> Iterator[runs.Run]:
     """Every job's run, in order.
 
@@ -39,17 +41,24 @@ def perform(
         jobs: each run's folder below the sweep's folder, and its settings.
         out: the sweep's folder.
         scheduler: the cluster's address.
+        progress: see :func:`lucir_edu.sweep.sweep`.
 
     Raises:
         UsageError: there is no such cluster, or its workers cannot do what is asked of them.
     """
-    todo = [job for job in jobs if not _is_complete(out / job[0])]
+    todo = [job for job in jobs if not runs.is_complete(out / job[0])]
+    shares = {job[0]: float(job not in todo) for job in jobs}
+
+    def look() -> None:
+        progress(sum(shares.values()), len(jobs))
+
     with (
         silence_logging_cmgr(logging.CRITICAL),  # what goes wrong is reported in one line
         _connect(scheduler) as client,  # leaving it takes the tasks back
         _sign(out) as sign,
     ):
         _inspect(client, sign)
+        client.subscribe_topic(sign.name, lambda told: shares.update([told[1]]))
         there = partial(_perform_there, one, sign=sign, code=hardware.code())
         futures = {
             job[0]: client.submit(there, job, key=(f"run{sign.name}", job[0]), priority=-rank)
@@ -60,7 +69,8 @@ def perform(
                 yield one(job, device="cpu")  # it is only read, whatever device it was made on
                 continue
             try:
-                run = futures.pop(job[0]).result()
+                run = _result(futures.pop(job[0]), look)
+                shares[job[0]] = 1
             except KilledWorker as error:
                 raise UsageError(
                     f"several workers died one after the other while they had {job[0]}, the last "
@@ -86,8 +96,14 @@ def bases_first(jobs: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
     return first + later
 
 
-def _is_complete(folder: Path) -> bool:
-    return (folder / runs.RESULTS).exists() and runs.load(folder).complete
+def _result(future: Future, look: Callable[[], object]) -> runs.Run:
+    while True:
+        try:
+            return future.result(timeout=1)
+        except TimeoutError:
+            if future.status == "error":  # it is the run's own
+                raise
+            look()
 
 
 def _connect(scheduler: str) -> Client:
@@ -158,11 +174,20 @@ def _perform_there(
 ) -> runs.Run:
     """Perform a job on this worker, which may have come after the others were inspected."""
 
-    def look(event: Event | None = None) -> None:  # a sweep that was stopped no longer has a sign
+    def look() -> None:  # a sweep that was stopped no longer has a sign
         _compare(get_worker().address, hardware.code(), code, sign.exists(), sign)
 
+    def tell(done: float) -> None:
+        get_worker().log_event(sign.name, (job[0], done))
+
+    share = Share(tell)
+
+    def watch(event: Event) -> None:
+        look()
+        share(event)
+
     look()
-    return one(job, watch=look)
+    return one(job, watch=watch)
 
 
 def _compare(worker: str, code: str, wanted: str, sees: bool, sign: Path) -> None:

@@ -4,10 +4,11 @@ In a ``with`` statement, the bar is removed before an error message is printed.
 """
 
 import sys
+from collections.abc import Callable
 
 from tqdm import tqdm
 
-from lucir_edu.trainer import Event, PhaseEnd, PhaseStart, StepEnd
+from lucir_edu.trainer import EpochEnd, Event, PhaseEnd, PhaseStart, StepEnd
 
 
 class Progress:
@@ -49,6 +50,20 @@ class Progress:
             if self.table:
                 self._line(event)
 
+    def runs(self, done: float, count: int) -> None:
+        """Show how many of several runs are done, while other processes perform them."""
+        if self._bar is None:
+            self._bar = tqdm(
+                total=count,
+                initial=done,
+                bar_format="{l_bar}{bar}| {n:.2f} of {total} runs [{elapsed}<{remaining}]",
+                leave=False,
+                file=self._file,
+                dynamic_ncols=True,
+            )
+        self._bar.n = done
+        self._bar.refresh()  # also if nothing has changed, for the clock
+
     def __enter__(self) -> "Progress":
         return self
 
@@ -71,6 +86,25 @@ class Progress:
             f"{_figure(m.cnn_old, 8)} {m.cnn_new:8.1f} {_figure(m.old_to_new, 18)} {m.seconds:8.1f}"
         )
         print(figures, flush=True)
+
+
+class Share:
+    """How much of a run is done, for those who cannot see its bar.
+
+    Args:
+        tell: is called with the share, from 0 to 1, after every epoch; all phases count alike.
+    """
+
+    def __init__(self, tell: Callable[[float], object]) -> None:
+        self._tell = tell
+        self._phase: PhaseStart | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, PhaseStart):
+            self._phase = event
+            self._tell(event.phase / event.phases)
+        elif isinstance(event, EpochEnd) and event.midway:  # not in class-balance tuning
+            self._tell((event.phase + event.epoch / self._phase.epochs) / self._phase.phases)
 
 
 def _figure(value: float | None, width: int) -> str:

@@ -435,6 +435,11 @@ def load(folder: str | Path) -> Run:
     return run
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a run with all its phases; for errors see :func:`load`."""
+    return (folder / RESULTS).exists() and load(folder).complete
+
+
 HOLDS_RUNS = "name a folder that `lucir-edu run` has written"
 MOST_BYTES = 2**31  # of arrays; 1000 classes in 11 phases take a tenth of it
 MOST_IMAGES = 1e8  # classified in all phases together

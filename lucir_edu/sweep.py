@@ -6,7 +6,9 @@ They are performed in this process, by several processes, or by the workers of a
 import contextlib
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.pool import IMapIterator
@@ -19,6 +21,7 @@ import torch
 from lucir_edu import config as configs
 from lucir_edu import datasets, runs
 from lucir_edu.config import Config, UsageError, method_of
+from lucir_edu.progress import Share
 from lucir_edu.trainer import Event
 
 Job = tuple[str, Config]  # the run's folder below the sweep's folder, and its settings
@@ -61,6 +64,7 @@ def sweep(
     bases: str | Path | None = None,
     announce: Callable[[int, int, str], object] = lambda number, count, name: None,
     watch: Callable[[Event], object] = lambda event: None,
+    progress: Callable[[float, int], object] = lambda done, count: None,
 ) -> Iterator[runs.Run]:
     """Perform every setting with every seed. A run that is complete in ``out`` is not repeated, and
     a base phase that runs have in common is learned once.
@@ -75,6 +79,8 @@ def sweep(
         announce: is called with each run's number (from 1), the count, and its name: before the
             run, or after it if another process performs it.
         watch: is called with every event, but not if other processes perform the runs.
+        progress: is called instead, every second, with how many runs are done (2.5: two and what
+            makes half a run of others) and the count.
 
     Yields:
         Each run, in order, when it is complete.
@@ -114,7 +120,7 @@ def sweep(
             raise UsageError(
                 '--scheduler needs Dask; install it: pip install -c constraints.txt -e ".[cluster]"'
             ) from None
-        performed = cluster.perform(one, jobs, out, scheduler)
+        performed = cluster.perform(one, jobs, out, scheduler, progress)
         for number, (job, run) in enumerate(zip(jobs, performed, strict=True), 1):
             announce(number, len(jobs), job[0])
             yield run
@@ -127,22 +133,26 @@ def sweep(
         return
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
+    shares = context.RawArray("d", [runs.is_complete(out / name) for name, _ in jobs])
     others = set(multiprocessing.active_children())
-    with context.Pool(processes, _start_worker, (threads,)) as pool:  # it is ended on exit
+    with context.Pool(processes, _start_worker, (threads, shares)) as pool:  # it is ended on exit
         workers = set(multiprocessing.active_children()) - others
-        performed = pool.imap(one, jobs)
+        performed = pool.imap(partial(_perform_here, one), enumerate(jobs))
         for number, (name, _) in enumerate(jobs, 1):
-            run = _next(performed, workers, out)
+            run = _next(performed, workers, out, lambda: progress(sum(shares), len(jobs)))
             announce(number, len(jobs), name)
             yield run
 
 
-def _next(performed: IMapIterator, workers: set[BaseProcess], out: Path) -> runs.Run:
+def _next(
+    performed: IMapIterator, workers: set[BaseProcess], out: Path, look: Callable[[], object]
+) -> runs.Run:
     """The next run; a pool would wait forever for the run of a worker that was killed."""
     while True:
         try:
             return performed.next(timeout=1)
         except multiprocessing.TimeoutError:
+            look()
             if any(worker.exitcode is not None for worker in workers):
                 raise UsageError(
                     "a process was ended from outside (is there enough memory?); what is finished "
@@ -185,6 +195,25 @@ def _readable(folder: Path) -> Iterator[runs.Run]:
             yield runs.load(results.parent)
 
 
-def _start_worker(threads: int) -> None:
+_shares: Any = None  # in a pool's worker: what is done of each run
+
+
+def _start_worker(threads: int, shares: Any) -> None:
+    global _shares
+    _shares = shares
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would compute on, for hours, and keep the run's folder."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _perform_here(one: Callable[..., runs.Run], numbered: tuple[int, Job]) -> runs.Run:
+    number, job = numbered
+    run = one(job, watch=Share(partial(_shares.__setitem__, number)))
+    _shares[number] = 1
+    return run

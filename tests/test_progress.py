@@ -1,12 +1,13 @@
 """The progress bar stands where the training does."""
 
 import io
+import re
 import sys
 
 import pytest
 
-from lucir_edu.progress import Progress
-from lucir_edu.trainer import PhaseStart, StepEnd
+from lucir_edu.progress import Progress, Share
+from lucir_edu.trainer import EpochEnd, PhaseStart, StepEnd
 
 
 @pytest.fixture
@@ -47,3 +48,24 @@ def test_a_notebook_does_not_show_the_bar_as_an_error(notebook, monkeypatch):
         progress(PhaseStart(1, 6, 50, 10, 1000, 150, 5, 10))
     shown, other = (out, err) if notebook else (err, out)
     assert "phase 1 of 5" in shown.getvalue() and not other.getvalue()
+
+
+def test_of_several_runs_it_shows_how_many_are_done(capsys):
+    with Progress() as progress:
+        for done in (1, 1.25, 1.25, 3.5):
+            progress.runs(done, 4)
+    shown = re.findall(r"([\d.]+) of 4 runs", capsys.readouterr().err)
+    assert shown == ["1.00", "1.00", "1.25", "1.25", "3.50"], (
+        "drawn when it appears, then each time"
+    )
+
+
+def test_the_share_of_a_run_that_is_done():
+    told = []
+    share = Share(told.append)
+    for phase in (1, 2):  # the base phase was learned earlier
+        share(PhaseStart(phase, 4, 50, 10, 1000, 150, 2, 10))
+        share(StepEnd(phase, 1, 1, {}))
+        for epoch, tuning in ((1, False), (2, False), (1, True)):
+            share(EpochEnd(phase, epoch, {}, 0.0, 0.1, None, None if tuning else lambda: None))
+    assert told == [1 / 4, 1.5 / 4, 2 / 4, 2 / 4, 2.5 / 4, 3 / 4]

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from unittest import mock
 import cloudpickle
 import distributed
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -72,9 +74,9 @@ def halfway(out):
 def mistake(capsys, *arguments):
     """The line that a command ends with."""
     assert cli.main([str(argument) for argument in arguments]) == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith("lucir-edu: ") and printed.err.count("\n") == 1, printed.err
-    return printed.err
+    printed = capsys.readouterr().err.rpartition("\r")[2]  # what comes before removes the bar
+    assert printed.startswith("lucir-edu: ") and printed.count("\n") == 1, printed
+    return printed
 
 
 # ---- On this machine ----------------------------------------------------------------------------
@@ -96,6 +98,34 @@ def test_a_process_that_is_killed_ends_the_sweep_and_is_told(tmp_path, capsys):
     assert "ended from outside" in said and f"kept in {tmp_path}" in said
 
 
+def test_when_the_sweep_is_killed_its_processes_end_too(tmp_path):
+    command = [sys.executable, "-m", "lucir_edu", *GRID, "--set", "epochs=500", "--processes", "2"]
+    started = subprocess.Popen([*command, "--out", tmp_path], stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(list(tmp_path.rglob(".lock"))) == 2)
+    processes = psutil.Process(started.pid).children(recursive=True)
+    assert len(processes) >= 2
+    started.kill()
+    started.wait()
+    assert not psutil.wait_procs(processes, timeout=30)[1]
+
+
+def test_how_much_is_done_is_told_while_processes_are_at_work(tmp_path):
+    told = []
+    settings = [{**FIXED, "epochs": 12, "method": method} for method in ("replay", "lucir")]
+    done = list(
+        sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, processes=2,
+                    progress=lambda *both: told.append(both))
+    )  # fmt: skip
+    shares = [share for share, _ in told]
+    assert {count for _, count in told} == {2}
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 2
+    assert any(share % 1 for share in shares), "parts of runs count"
+    told.clear()
+    assert list(sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, processes=2,
+                            progress=lambda *both: told.append(both))) == done  # fmt: skip
+    assert set(told) <= {(2, 2)}, "what is complete counts from the start"
+
+
 # ---- Runs -------------------------------------------------------------------------------------
 
 
@@ -115,7 +145,9 @@ def test_a_sweep_on_a_cluster_survives_a_worker_and_ends_like_a_local_one(
     assert 1 <= len(killed["phases"]) < 6, "it was finished before it was killed"
     thread.join(timeout=120)
     assert codes == [0]
-    output = capsys.readouterr().out
+    output, bar = capsys.readouterr()
+    shares = [float(share) for share in re.findall(r"([\d.]+) of 3 runs", bar)]
+    assert min(shares) >= 0 and max(shares) <= 3 and any(share % 1 for share in shares)
 
     resumed = runs.load(partial.path)
     assert resumed.complete
@@ -188,7 +220,7 @@ def start_a_process(out, watch=None):
 
 def test_runs_elsewhere_may_start_processes_of_their_own(dask, tmp_path):
     (tmp_path / runs.RESULTS).touch()
-    with multiprocessing.get_context("spawn").Pool(1, sweep._start_worker, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, sweep._start_worker, (1, None)) as pool:
         assert pool.apply(start_a_process, (tmp_path,)) == 0
 
     sign = tmp_path / "sign"
