@@ -51,10 +51,11 @@ bank: results  ## copy the base networks that the notebooks start from, and the 
 
 DATA ?= data
 SCHEDULE ?= full
+PROCESSES ?= 1
 short := --set epochs=30 --set schedule=linear --set warmup=0.15
 cifar := runs/cifar100-$(SCHEDULE)
 protocol = $(BIN)/lucir-edu sweep $(1) --data-root $(DATA) --bases $(cifar) --out $(cifar)/$(1) \
-  $($(SCHEDULE)) --grid order_seed=1993,1,2
+  $($(SCHEDULE)) --processes $(PROCESSES) --grid order_seed=1993,1,2
 paper: $(ready)  ## the paper's protocols on CIFAR-100: three orders, several methods; calls for a GPU
 	mkdir -p $(cifar)
 	$(call protocol,cifar100-b50-5) --grid method=lucir,cosine+lf,cosine,replay,icarl,finetune,joint

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker, Security, get_worker
 from distributed.comm import connect
@@ -21,6 +20,7 @@ from distributed.utils import LoopRunner, silence_logging_cmgr
 from lucir_edu import hardware, runs
 from lucir_edu.config import Config, UsageError
 from lucir_edu.progress import Share
+from lucir_edu.sweep import bases_first
 from lucir_edu.trainer import Event
 
 PATIENCE = 5  # seconds in which a scheduler must answer, and have a worker
@@ -83,17 +83,6 @@ def perform(
                     "run the same command to go on"
                 ) from None
             yield run
-
-
-def bases_first(jobs: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
-    """Put the jobs whose base phase no earlier job has first; the others may reuse it."""
-    seen: list[dict[str, Any]] = []
-    first, later = [], []
-    for job in jobs:
-        base = runs.base_settings(job[1].to_dict())
-        (later if base in seen else first).append(job)
-        seen.append(base)
-    return first + later
 
 
 def _result(future: Future, look: Callable[[], object]) -> runs.Run:

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing.pool import IMapIterator
+from multiprocessing.pool import AsyncResult
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -134,23 +134,41 @@ def sweep(
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
     shares = context.RawArray("d", [runs.is_complete(out / name) for name, _ in jobs])
+
+    def look() -> None:
+        progress(sum(shares), len(jobs))
+
     others = set(multiprocessing.active_children())
     with context.Pool(processes, _start_worker, (threads, shares)) as pool:  # it is ended on exit
         workers = set(multiprocessing.active_children()) - others
-        performed = pool.imap(partial(_perform_here, one), enumerate(jobs))
+        performed = {
+            job[0]: pool.apply_async(_perform_here, (one, job, jobs.index(job)))
+            for job in bases_first(jobs)
+        }
         for number, (name, _) in enumerate(jobs, 1):
-            run = _next(performed, workers, out, lambda: progress(sum(shares), len(jobs)))
+            run = _result(performed.pop(name), workers, out, look)
             announce(number, len(jobs), name)
             yield run
 
 
-def _next(
-    performed: IMapIterator, workers: set[BaseProcess], out: Path, look: Callable[[], object]
+def bases_first(jobs: Sequence[Job]) -> list[Job]:
+    """Put the jobs whose base phase no earlier job has first; the others may reuse it."""
+    seen: list[dict[str, Any]] = []
+    first, later = [], []
+    for job in jobs:
+        base = runs.base_settings(job[1].to_dict())
+        (later if base in seen else first).append(job)
+        seen.append(base)
+    return first + later
+
+
+def _result(
+    performed: AsyncResult, workers: set[BaseProcess], out: Path, look: Callable[[], object]
 ) -> runs.Run:
-    """The next run; a pool would wait forever for the run of a worker that was killed."""
+    """A job's run; a pool would wait forever for the run of a worker that was killed."""
     while True:
         try:
-            return performed.next(timeout=1)
+            return performed.get(timeout=1)
         except multiprocessing.TimeoutError:
             look()
             if any(worker.exitcode is not None for worker in workers):
@@ -212,8 +230,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _perform_here(one: Callable[..., runs.Run], numbered: tuple[int, Job]) -> runs.Run:
-    number, job = numbered
+def _perform_here(one: Callable[..., runs.Run], job: Job, number: int) -> runs.Run:
     run = one(job, watch=Share(partial(_shares.__setitem__, number)))
     _shares[number] = 1
     return run

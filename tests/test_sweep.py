@@ -109,21 +109,23 @@ def test_when_the_sweep_is_killed_its_processes_end_too(tmp_path):
     assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
-def test_how_much_is_done_is_told_while_processes_are_at_work(tmp_path):
+def test_processes_learn_a_common_base_phase_once_and_how_much_is_done_is_told(tmp_path):
     told = []
-    settings = [{**FIXED, "epochs": 12, "method": method} for method in ("replay", "lucir")]
+    settings = [{**FIXED, "epochs": 12, "method": m} for m in ("cosine", "lucir", "replay")]
     done = list(
         sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, processes=2,
                     progress=lambda *both: told.append(both))
     )  # fmt: skip
+    base, reused, other = (run["phases"][0]["seconds"] for run in done)
+    assert base == reused != other
     shares = [share for share, _ in told]
-    assert {count for _, count in told} == {2}
-    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 2
+    assert {count for _, count in told} == {3}
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 3
     assert any(share % 1 for share in shares), "parts of runs count"
     told.clear()
     assert list(sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, processes=2,
                             progress=lambda *both: told.append(both))) == done  # fmt: skip
-    assert set(told) <= {(2, 2)}, "what is complete counts from the start"
+    assert set(told) <= {(3, 3)}, "what is complete counts from the start"
 
 
 # ---- Runs -------------------------------------------------------------------------------------
@@ -249,11 +251,11 @@ def test_those_with_a_base_phase_of_their_own_come_first():
         for method in ("replay", "cosine", "lucir", "icarl")
         for seed in (0, 1)
     ]
-    names = [name for name, _ in cluster.bases_first(jobs)]
+    names = [name for name, _ in sweep.bases_first(jobs)]
     assert names == ["replay/0", "replay/1", "cosine/0", "cosine/1",
                      "lucir/0", "lucir/1", "icarl/0", "icarl/1"]  # fmt: skip
     jobs.append(("other", preset(method="icarl", lr=0.2)))
-    assert [name for name, _ in cluster.bases_first(jobs)][4] == "other"
+    assert [name for name, _ in sweep.bases_first(jobs)][4] == "other"
 
 
 def test_where_the_increment_sets_the_base_it_makes_another_base_phase():
@@ -262,7 +264,7 @@ def test_where_the_increment_sets_the_base_it_makes_another_base_phase():
         for increment in (2, 5)
         for method in ("cosine", "lucir")
     ]
-    names = [name for name, _ in cluster.bases_first(jobs)]
+    names = [name for name, _ in sweep.bases_first(jobs)]
     assert names == ["cosine/2", "cosine/5", "lucir/2", "lucir/5"]
 
 
