@@ -187,7 +187,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a setting (see below); method=NAME sets all switches; may be repeated",
+        help="change a setting (see below); method=NAME sets a method's switches; may be repeated",
     )
     parser.add_argument(
         "--data-root", type=_path, metavar="DIR", help="where data sets are kept (default: data)"

@@ -1,7 +1,7 @@
 """A sweep's runs on many machines: the workers of a Dask cluster perform them.
 
 The only module that needs Dask. A worker writes its run to the disk that all machines share, phase
-by phase. When it dies, Dask gives the run to another, which goes on after the last finished phase.
+by phase. When it dies, Dask gives the run to another, which goes on from what was kept.
 """
 
 import asyncio

@@ -370,7 +370,7 @@ def parse(pairs: typing.Iterable[str]) -> dict[str, typing.Any]:
     """``["lr=0.05", "cosine=false"]`` as keyword arguments of :func:`preset`.
 
     Raises:
-        UsageError: a pair has no "=", or names an unknown setting.
+        UsageError: a pair has no "=", names an unknown setting, or has a value of another kind.
     """
     values: dict[str, typing.Any] = {}
     for pair in pairs:

@@ -270,6 +270,9 @@ def build(config: Config, num_classes: int, in_channels: int, seed: int) -> Incr
     Args:
         num_classes: of the base phase.
         in_channels: 1 for grey images, 3 for colour.
+
+    Raises:
+        UsageError: the backbone is one for colour images, and these are grey.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # (the GPUs' generators would not be put back)

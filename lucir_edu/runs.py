@@ -125,9 +125,10 @@ def perform(
         watch: is called with every event.
 
     Raises:
-        UsageError: ``out`` already holds a run, or a different one from that to be resumed; a class
-            has no training or no test image; ``start`` is from a later phase; or for the reasons
-            that :func:`lucir_edu.trainer.train` gives.
+        UsageError: ``out`` already holds a run, or a different or damaged one, not that to be
+            resumed; it is a file, cannot be written to, or is in use; a class has no training or no
+            test image; ``start`` is from a later phase; or for the reasons that
+            :func:`lucir_edu.trainer.train` gives.
     """
     stream, target = make_stream(config, dataset), hardware.pick_device(device)
     for part, split in (("training", stream.dataset.train), ("test", stream.dataset.test)):
@@ -581,9 +582,16 @@ def load_bases(preset: str) -> dict[str, State]:
     }
 
 
-def load_bank(preset: str = "") -> Iterator[Run]:
-    """The precomputed runs that come with the project, all or a preset's, ordered by name."""
-    return find([BANK / preset])
+def load_bank(folder: str = "") -> Iterator[Run]:
+    """The precomputed runs that come with the project, ordered by name.
+
+    Args:
+        folder: only those in this folder of ``data/bank``: ``"glyphs-b50-5"``, ``"cifar100"`` …
+
+    Raises:
+        UsageError: there is none.
+    """
+    return find([BANK / folder])
 
 
 def base_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,8 +66,10 @@ def sweep(
     watch: Callable[[Event], object] = lambda event: None,
     progress: Callable[[float, int], object] = lambda done, count: None,
 ) -> Iterator[runs.Run]:
-    """Perform every setting with every seed. A run that is complete in ``out`` is not repeated, and
-    a base phase that runs have in common is learned once.
+    """Perform every setting with every seed.
+
+    A run that is complete in ``out`` is not repeated. A base phase that runs have in common is
+    learned once, unless there is nothing else to do for a process when the first has begun with it.
 
     Args:
         settings: arguments of :func:`lucir_edu.config.preset`, as returned by :func:`grid`.

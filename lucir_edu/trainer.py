@@ -167,9 +167,10 @@ def train(
             teacher's output is None in the base phase, and where no setting needs a teacher.
 
     Raises:
-        UsageError: ``start`` or ``midway`` does not fit the config; ``objective`` does not return
-            scalars by name, with the same names at every step of a phase; a loss is not a number;
-            or every parameter is frozen.
+        UsageError: the data or the device does not fit the config; ``start`` or ``midway`` does
+            not; ``objective`` does not return scalars by name, with the same names at every step of
+            a phase; a loss or an output is not a number; every parameter is frozen; or an image
+            cannot be read.
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an

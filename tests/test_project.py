@@ -239,7 +239,7 @@ def test_the_readme_tells_how_much_a_run_with_the_full_schedule_is():
     assert f"is {images / 1e6:.1f} million images forward and backward: " in TOLD
     assert f"{images / 430 / 3600:.0f} hours at the 430 a second" in TOLD
     assert f"{images / 20_000 / 60:.0f} minutes on a GPU that makes 20,000" in TOLD
-    assert f"take {60_000 * 3 * 32 * 32 / 1e9:.1f} GB" in TOLD
+    assert f"take {60_000 * 3 * 40 * 40 / 1e9:.1f} GB" in TOLD, "padded, for the crops"
 
 
 def test_06_tells_how_much_the_runs_are_that_it_names():
