@@ -121,13 +121,14 @@ print(f"{latin[1]:.0f} % after phase 1. Your guess was {my_guess} %.")
 # what it knew: the cross-entropy loss is lowest when old classes are *never* predicted, because no
 # training image is of an old class.
 #
-# The next cell checks this claim: the accuracy on the base classes falls below a tenth of what it was, while the new
-# alphabets are learned, with more than 60 % accuracy on average.
+# The next cell checks this claim: each alphabet falls below a tenth of its accuracy as soon as the next one is learned,
+# while the new alphabets are learned, with more than 60 % accuracy on average.
 
 # %%
-fresh = finetuned.accuracy_matrix().diagonal()[1:]  # each alphabet just after it was learned
-assert latin[1] < latin[0] / 10
-assert fresh.mean() > 60
+matrix = finetuned.accuracy_matrix()
+fresh = matrix.diagonal()  # each alphabet just after it was learned
+assert all(matrix[phase + 1, phase] < fresh[phase] / 10 for phase in range(5))
+assert fresh[1:].mean() > 60
 
 # %% [markdown]
 # ## Forgotten, or only outvoted?
@@ -147,7 +148,7 @@ output, labels = lessons.look(end.model, settings, data, range(50))  # test imag
 told = 100 * (output.logits[:, :50].argmax(dim=1) == labels).float().mean().item()
 print(f"among all 60 classes {end.measurement.cnn_old:.0f} % right, among the 50 old {told:.0f} %; "
       f"your guess was {my_guess_told} %")  # fmt: skip
-assert 0.1 < told / latin[0] < 0.3, "about a fifth of the accuracy before phase 1"
+assert 0.13 < told / latin[0] < 0.27, "about a fifth of the accuracy before phase 1"
 
 # %% [markdown]
 # This is more than chance, but far less than before: being outvoted is the smaller part, and even among old classes the
@@ -194,11 +195,12 @@ plots.show(plots.accuracy({"all images (recorded)": joint, "new images only": fi
 
 # %%
 assert joint["last_accuracy"]["cnn"] > 75 > 20 > finetuned["last_accuracy"]["cnn"]
+assert all(run["phases"][5]["cnn"] > run["phases"][0]["cnn"] + 5 for run in bank
+           if run["method"] == "joint")  # fmt: skip
 
 # %% [markdown]
-# The network has room for 100 letters. What it lacks is a reason to keep the old ones. (Joint training even
-# gets better from phase to phase, although there are more letters to confuse: it goes on training, with more and more
-# images.)
+# The network has room for 100 letters. What it lacks is a reason to keep the old ones. (Joint training even ends better
+# than it began, although there are more letters to confuse: it goes on training, with more and more images.)
 #
 # ## Try it: a first look at what helps
 #
@@ -282,7 +284,7 @@ assert old["linear+lf"] < old["replay"] - 5
 #
 # - In class-incremental learning, classes come in phases, and one head must tell all of them apart.
 # - Fine-tuning on new classes alone forgets the old ones within one phase.
-# - Only a fifth of what the network no longer reads was merely outvoted by new classes.
+# - Only about a fifth of what the network no longer reads was merely outvoted by new classes.
 # - The network is not too small: with all images it learns all classes.
 # - Average incremental accuracy, last accuracy and forgetting are three different numbers.
 #

@@ -62,7 +62,7 @@ print(f"of one old class: {settings.batch_size * share / phase.num_old:.2f}")
 print(f"of one new class: {settings.batch_size * (1 - share) / phase.num_new:.2f}")
 
 # %% [markdown]
-# An old class comes up once in six batches, a new class more than five times in every batch.
+# On average an old class comes up once in six batches, and a new class more than five times in each.
 #
 # ## Which three?
 #
@@ -193,12 +193,13 @@ print(f"Your guess was {my_guess} %.")
 
 # %% [markdown]
 # **New classes have longer embeddings and higher biases**: the paper calls this *imbalanced magnitudes*. It is the push
-# that was computed before the run, again and again: in each batch every new class is the answer more than five times,
-# while an old class is the answer once in six batches. So new embeddings and biases are mostly pulled up, and old ones
-# mostly pushed down. As for the logits, you might expect a higher *mean* for the new classes; on this data the means
-# differ little, compared with the spread. What differs is the **spread** itself: the length of $\theta_i$ multiplies
-# whatever the angle to the feature gives, so new classes' logits swing further up and down. The prediction is the class
-# with the highest logit, and the highest of ten that swing widely is often too high. These claims, checked:
+# that was computed before the run, again and again: on average a new class is the answer more than five times in a
+# batch, an old class once in six batches. So new biases are pushed up, and new embeddings towards the features of their
+# images, and grow; old ones get few such pulls and many pushes away. As for the logits, you might expect a higher
+# *mean* for the new classes; on this data the means differ little, compared with the spread. What differs is the
+# **spread** itself: the length of $\theta_i$ multiplies whatever the angle to the feature gives, so new classes' logits
+# swing further up and down. The prediction is the class with the highest logit, and the highest of ten that swing
+# widely is often too high. These claims, checked:
 
 # %%
 biases, spread = replay.arrays["biases"][-1], replay.arrays["logit_sds"][-1]
@@ -245,12 +246,15 @@ for number, phase in enumerate(replay["phases"][1:], 1):
     old, new = bias[: seen - 10].mean(), bias[seen - 10 : seen].mean()
     lengths = ", ".join(f"{name} {norms[rows].mean():.2f}" for name, rows in groups.items())
     print(f"phase {number}: new {gap:.0f} % longer; {lengths}, newest {newest:.2f}")
+    assert gap > 15
     print(f"         mean bias: old {old:+.2f}, new {new:+.2f}")
 
 # %%
 norms = replay.arrays["weight_norms"]
-assert norms[2][50:60].mean() < norms[1][50:60].mean() - 0.1, "shorter, once they are old"
-assert norms[1][:50].mean() < norms[0][:50].mean() - 0.1
+assert norms[1][:50].mean() < norms[0][:50].mean() - 0.1, "shorter, once they are old"
+for phase in range(1, 5):
+    rows = slice(40 + 10 * phase, 50 + 10 * phase)
+    assert norms[phase + 1][rows].mean() < norms[phase][rows].mean() - 0.1
 
 # %% [markdown]
 # The gap opens anew in each phase. When a class turns from new to old, its embedding gets shorter at once: the many
@@ -274,10 +278,16 @@ print(f"old images read right: {last['cnn_old']:.0f} %, new images: {last['cnn_n
 assert last["old_to_new"] > misread / 2
 assert last["cnn_new"] > last["cnn_old"] + 25
 
+# %%
+counts = replay.arrays["confusion_cnn"][-1]
+to_new = counts[:90, 90:].sum(axis=1) / counts[:90].sum(axis=1)
+print(f"taken for one of the newest: {to_new.min():.0%} to {to_new.max():.0%} of an old class")
+assert (to_new > 0).mean() > 0.97 and (to_new > 0.3).mean() > 0.5
+
 # %% [markdown]
-# The last columns of the matrix are full from top to bottom: whatever the letter, the ten newest
-# classes win far too often. If misread images fell evenly on all other classes, one in ten of them would land there;
-# in fact most of them do.
+# All the way down, the matrix has something in its last ten columns: nearly every old class loses images to the newest
+# ones, and most of them lose more than three in ten. If misread images fell evenly on all other classes, one in ten of
+# them would land there; in fact most of them do.
 #
 # So are they forgotten, or outvoted? As in `00`, take the network after phase 1, and tell it that the image is of one
 # of the 50 old classes. Then go a step further, and leave out the head: take the mean feature of *all* training images
@@ -287,32 +297,38 @@ assert last["cnn_new"] > last["cnn_old"] + 25
 # %%
 my_guess_told = {"told so": 50, "told so, without the head": 50}  # percent
 
-# %%
-end = lessons.learn(settings, data, bases["linear"], until=1)
-output, truth = lessons.look(end.model, settings, data, range(50))
-learnt, owners = lessons.look(end.model, settings, data, range(50), "train")
-means = memory.class_means(learnt.features, owners, 50)
-answers = {"told so": output.logits[:, :50].argmax(dim=1),
-           "told so, without the head": memory.nearest_mean(output.features, means)}  # fmt: skip
-right = {name: 100 * (answer == truth).float().mean().item() for name, answer in answers.items()}
 
 # %%
-before, asked = replay["phases"][0]["cnn"], end.measurement.cnn_old
-print(f"before the phase {before:.0f} % right; after it, asked among all 60 classes, {asked:.0f} %")
-for name, share in right.items():
-    print(f"{name}: {share:.0f} %; your guess {my_guess_told[name]} %")
-told, by_means = right.values()
+def read(model):
+    """Percent of base classes' images read right, told so: by the head, and without it."""
+    output, truth = lessons.look(model, settings, data, range(50))
+    learnt, owners = lessons.look(model, settings, data, range(50), "train")
+    means = memory.class_means(learnt.features, owners, 50)
+    answers = output.logits[:, :50].argmax(dim=1), memory.nearest_mean(output.features, means)
+    return [100 * (answer == truth).float().mean().item() for answer in answers]
+
+
+end = lessons.learn(settings, data, bases["linear"], until=1)
+told, by_means = read(end.model)
+before, before_by_means = read(network)
+
+# %%
+asked = end.measurement.cnn_old
+print(f"before the phase {before:.0f} % right, without the head {before_by_means:.0f} %")
+print(f"after it, asked among all 60 classes, {asked:.0f} %")
+for (name, guess), share in zip(my_guess_told.items(), (told, by_means), strict=True):
+    print(f"{name}: {share:.0f} %; your guess {guess} %")
 outvoted, misfit, lost = told - asked, by_means - told, before - by_means
 print(f"of {before - asked:.0f} points lost: outvoted {outvoted:.0f}, embeddings that no longer fit "
       f"{misfit:.0f}, features {lost:.0f}")  # fmt: skip
-assert 0.35 < outvoted / (before - asked) < 0.6 and 0.2 < lost / (before - asked) < 0.5
-assert 3 < misfit < lost < outvoted
+assert 0.4 < outvoted / (before - asked) < 0.53 and 0.28 < lost / (before - asked) < 0.42
+assert 3 < misfit < lost < outvoted and abs(before_by_means - before) < 4
 
 # %% [markdown]
-# Nearly half of what the network no longer reads was only outvoted (in `00`, without exemplars and with nine epochs, it
-# was a fifth). Some more comes back when the features are compared with fresh class means: they have moved, and the old
-# embeddings no longer fit them. About a third is lost in the features themselves: their means tell the old letters
-# apart less well than before. `02` is about the first part, `03` about the other two.
+# About half of what the network no longer reads was only outvoted (in `00`, without exemplars and with nine epochs, it
+# was about a fifth). Some more comes back when the features are compared with fresh class means: they have moved, and
+# the old embeddings no longer fit them. About a third is lost in the features themselves: their means tell the old
+# letters apart less well than before. `02` is about the first part, `03` about the other two.
 #
 # ## Exercise 3: old taken for new
 #
@@ -372,6 +388,7 @@ print(
     f"new embeddings against old: {longer(imbalanced):+.0f} %, balanced {longer(balanced):+.0f} %"
 )
 assert balanced["old_to_new"] < imbalanced["old_to_new"] / 2
+assert balanced["cnn_new"] < imbalanced["cnn_new"] - 20
 assert longer(balanced) < 0 < longer(imbalanced)
 
 # %% [markdown]
@@ -427,10 +444,11 @@ for method in ("finetune", "replay", "joint"):
         f"{method:9s} average {average[0]:5.1f} ± {average[1]:.1f} %, "
         f"last {last_[0]:5.1f} ± {last_[1]:.1f} %, seeds {len(table[method]['seeds'])}"
     )
+assert table["replay"]["last (CNN)"][0] > replay["last_accuracy"]["cnn"] + 5, "nine epochs, not six"
 
 # %% [markdown]
-# How much of the lost accuracy do three images per class bring back? (Joint training has the head of `02`, so
-# a little of the difference is due to the head.)
+# How much of the lost accuracy do three images per class bring back? (Joint training has the head of `02`; how much of
+# the difference is due to that was not measured.)
 
 # %%
 low, middle, high = (table[m]["average (CNN)"][0] for m in ("finetune", "replay", "joint"))
@@ -523,8 +541,10 @@ for label in ("replay", "replay exemplars_per_class=20", "cosine", "linear+lf"):
           f"± {mistaken[1]:.0f} %, {len(table[label]['seeds'])} seeds")  # fmt: skip
 many = table["replay exemplars_per_class=20"]
 assert many["norm gap"][0] < 10 < 30 < table["cosine"]["norm gap"][0]
-assert many["old taken for new"][0] < 0.2 * table["replay"]["old taken for new"][0]
-assert abs(table["linear+lf"]["old taken for new"][0] - table["replay"]["old taken for new"][0]) < 3
+replay_mistaken = table["replay"]["old taken for new"][0]
+assert many["old taken for new"][0] < 0.2 * replay_mistaken
+assert table["cosine"]["old taken for new"][0] < replay_mistaken - 8
+assert abs(table["linear+lf"]["old taken for new"][0] - replay_mistaken) < 3
 
 # %% [markdown]
 # With 20 exemplars of each class the gap is nearly gone, and with it most of the confusion: it is the imbalance again.

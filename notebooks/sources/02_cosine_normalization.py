@@ -79,8 +79,8 @@ assert [round(dot, 2) for dot in (near, 1.8 * far, far)] == [0.94, 1.47, 0.82]
 # %% [markdown]
 # ## Exercise 1: the cosines
 #
-# *Difficulty ●○○○, 5 minutes.* Write the cosines of all features with all class embeddings. A row of
-# zeros has no direction: its cosines are 0.
+# *Difficulty ●○○○, 5 minutes.* Write the cosines of all features with all class embeddings. A row of zeros has no
+# direction: its cosines are 0, and their gradient is a number.
 
 
 # %%
@@ -127,25 +127,25 @@ networks = {kind: lessons.restore(bases[kind], config.preset(method=METHODS[kind
 
 
 # %%
-def taken(network, factor):
-    """Percent of letters taken for a digit when the digits' embeddings are stretched."""
+def answers(network, factor):
+    """What each image of a letter is taken for when the digits' embeddings are stretched."""
     letters, _ = lessons.look(network, settings, data, range(40))
     head = copy.deepcopy(network.head)
     head.new_weight.data[40:] *= factor
-    return 100 * (head(letters.features).logits.argmax(dim=1) >= 40).float().mean().item()
+    return head(letters.features).logits.argmax(dim=1)
 
-
-stretched = {kind: [taken(network, factor) for factor in (1, 3)]
-             for kind, network in networks.items()}  # fmt: skip
 
 # %%
-for kind, (before, after) in stretched.items():
-    print(f"{kind}: {before:.1f} % before, {after:.1f} % after; your guess was {my_guess[kind]} %")
-assert stretched["linear"][1] > stretched["linear"][0] + 20
-assert abs(stretched["cosine"][1] - stretched["cosine"][0]) < 0.2
+taken = {}
+for kind, network in networks.items():
+    before, after = answers(network, 1), answers(network, 3)
+    was, taken[kind] = (100 * (labels >= 40).float().mean().item() for labels in (before, after))
+    print(f"{kind}: {was:.1f} % before, {taken[kind]:.1f} % after; your guess {my_guess[kind]} %")
+assert taken["linear"] > 70
+assert (before == after).float().mean() > 0.999, "of the last one, the cosine head"
 
 # %% [markdown]
-# The linear head now reads digits everywhere; the cosine head's answers are what they were.
+# The linear head now reads a digit in most letters; the cosine head's answers are what they were.
 #
 # ## Why there is a scale
 #
@@ -205,8 +205,9 @@ assert softmax_ceiling(100, scales.min().item()) > 0.99
 # %% [markdown]
 # ## Exercise 3: the head
 #
-# *Difficulty ●●○○, 10 minutes.* Write a module with one embedding per class, $(C, d)$, a learnable $\eta$ that starts
-# at 1, and no bias; `forward` gives the logits, $(n, C)$. Use your cosines from exercise 1.
+# *Difficulty ●●○○, 10 minutes.* Write a module with one embedding per class, $(C, d)$, which starts at random, a
+# learnable $\eta$ that starts at 1, and no bias; `forward` gives the logits, $(n, C)$. Use your cosines from exercise
+# 1.
 
 
 # %%
@@ -307,15 +308,15 @@ for name, cut in (("as they are", torch.Tensor.clone), ("cut at zero", torch.rel
     print(f"{name}: mean cosine {between[name].mean():.2f}, from {between[name].min():.2f} to "
           f"{between[name].max():.2f}; nearest mean right {right[name]:.0f} %")  # fmt: skip
 print("your guess:", my_guess_relu)
-assert between["as they are"].mean().abs() < 0.05 and between["as they are"].min() < -0.5
+assert between["as they are"].mean().abs() < 0.05 and between["as they are"].min() < -0.78
 assert between["cut at zero"].mean() > 0.3 and between["cut at zero"].min() > 0
 assert abs(right["as they are"] - 76) < 1.5 and abs(right["cut at zero"] - 73) < 1.5
 
 # %% [markdown]
-# With both signs there is room all round: two classes are at right angles on average, and some are nearly opposite. Cut
-# at zero (afterwards; no network was trained this way) they crowd into a corner: none are more than 90° apart, and the
-# cosines that a head has to tell apart lie closer together. That costs something, though not much: the nearest mean is
-# the right one for 76 % of the base classes' test images as they are, and for 73 % when cut.
+# With both signs there is room all round: two classes are at right angles on average, and some are more than 140°
+# apart. Cut at zero (afterwards; no network was trained this way) they crowd into a corner: none are more than 90°
+# apart, and the cosines that a head has to tell apart lie closer together. That costs something, though not much: the
+# nearest mean is the right one for 76 % of the base classes' test images as they are, and for 73 % when cut.
 #
 # ## Does it help against the imbalance?
 #
@@ -369,7 +370,7 @@ for method in ("replay", "cosine"):
     print(f"{method:7s} {', '.join(cells[:2])}")
     print(f"{'':7s} {', '.join(cells[2:])}")
 assert table["cosine"]["average (CNN)"][0] > table["replay"]["average (CNN)"][0] + 5
-assert table["cosine"]["norm gap"][0] > 15
+assert table["cosine"]["norm gap"][0] > 15 and table["cosine"]["old taken for new"][0] > 25
 
 # %% [markdown]
 # Look at the last numbers, the norm gaps: the cosine head's embeddings are of uneven length as well. `01` asked how
@@ -533,6 +534,17 @@ for name, phases in views.items():
         f"{name}: {last.cnn:.0f} % of 12 letters right, old taken for new {last.old_to_new:.0f} %"
     )
 
+# %%
+R, W, YA, SHA = (letters.index(letter) for letter in "RWЯШ")
+linear, cosine = views["linear head"], views["cosine head"]
+mistaken = linear[2].measurement.arrays["confusion_cnn"][W]
+assert mistaken[SHA] > mistaken.sum() / 2
+near = (cosine[2].features * cosine[2].embeddings[cosine[2].labels]).sum(axis=1)
+near = [near[cosine[2].labels == label].mean() for label in range(12)]  # cosine with the own line
+assert min(near[9:]) > 0.8 and near[W] < 0.5 and sum(share < 0.5 for share in near[:9]) > 3
+assert cosine[2].measurement.cnn < 50
+assert (linear[1].embeddings[YA] @ linear[1].embeddings[:6].T).argmax() == R
+
 # %% [markdown]
 # What you can see: on the linear side W's dots lie among Ш's after phase 2, and go to the new line. On the cosine side
 # the dots of new letters lie near their lines, but those of several old letters (W again) do not: lengths and biases
@@ -578,9 +590,14 @@ for method in ("replay", "lucir"):
         row = table[method if count == 3 else f"{method} exemplars_per_class={count}"]
         print(f"recorded: {method:6s} {count:2d} per class: last accuracy {row['last (CNN)'][0]:.0f} %, "
               f"old taken for new {row['old taken for new'][0]:.0f} %, {len(row['seeds'])} seeds")  # fmt: skip
-last = {(method, count): table[f"{method}{of}"]["last (CNN)"][0] for method in ("replay", "lucir")
-        for count, of in ((1, " exemplars_per_class=1"), (20, " exemplars_per_class=20"))}  # fmt: skip
-assert last["lucir", 1] > last["replay", 1] + 20 and last["replay", 20] > last["lucir", 20]
+
+# %%
+replay, lucir = ([table[f"{method}{of}"]["last (CNN)"][0] for of in
+                  (" exemplars_per_class=1", "", " exemplars_per_class=20")]
+                 for method in ("replay", "lucir"))  # fmt: skip
+assert lucir[2] > lucir[0] + 20
+leads = [more - less for more, less in zip(lucir, replay, strict=True)]
+assert leads[0] > leads[1] + 5 > 15 and leads[2] < 0
 
 # %% [markdown]
 # Yes, very much. LUCIR helps most where exemplars are few; with twenty per class plain replay does better (two seeds).

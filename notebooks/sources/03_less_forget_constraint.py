@@ -18,6 +18,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -76,7 +77,7 @@ def drift(network):
 ends = {"nothing": lessons.learn(settings, data, bases["cosine"], until=1)}
 drifts = {"nothing": drift(ends["nothing"].model)}
 print(f"drift {drifts['nothing']:.2f}; your guess was {my_guess}")
-assert drifts["nothing"] > 0.08
+assert 25 < math.degrees(math.acos(1 - drifts["nothing"])) < 37
 
 # %%
 start = (before.logits.argmax(dim=1) == labels).float().mean().item()
@@ -306,15 +307,19 @@ print(f"Your guess was: {my_guess_lambda}")
 none, small, rule, large = shown.values()
 assert none.cnn_old < small.cnn_old < rule.cnn_old, "old classes gain up to the code's rule"
 assert none.cnn_new > small.cnn_new > rule.cnn_new > large.cnn_new, "new classes pay"
-assert rule.cnn > none.cnn + 5 and rule.cnn > large.cnn and rule.cnn_old > large.cnn_old
+assert rule.cnn_old - none.cnn_old > none.cnn_new - rule.cnn_new + 5
+assert rule.cnn > max(none.cnn + 5, small.cnn, large.cnn) and rule.cnn_old > large.cnn_old
+
+# %%
 print("drift:", ", ".join(f"{drifts[key]:.3f} at λ = {key:.0f}" for key in weights))
 assert drifts[weights[3]] > drifts[weights[2]], "pulled harder, and yet further away"
 
 # %% [markdown]
-# This is the trade-off: the larger $\lambda$, the less room for the new classes. Up to the code's value old classes
-# gain more than new ones lose. Far beyond it old classes lose a little as well, and the features drift **further**
-# again: most likely the steps overshoot while the learning rate is at its maximum, 0.1, and the rest of the phase does
-# not bring the features back. (A recorded run further down shows such a jump.)
+# This is the trade-off: the larger $\lambda$, the less room for the new classes. From 0 to the code's value old classes
+# gain more than new ones lose, and over all 60 classes the code's value is the best of the four. Far beyond it old
+# classes lose a little as well, and the features drift **further** again: most likely the steps overshoot while the
+# learning rate is at its maximum, 0.1, and the rest of the phase does not bring the features back. (A recorded run
+# further down shows such a jump.)
 #
 # ## Which half does the work? And a control
 #
@@ -359,7 +364,7 @@ print(f"Your guess was: {my_guess_half}")
 
 # %%
 old = {name: ends[name].measurement.cnn_old for name in names}
-assert old[0.0] < old["nothing"] + 2, "freezing alone is no help: features drift away"
+assert old[0.0] < old["nothing"] + 2 and drifts[0.0] > 0.08, "freezing alone is no help"
 assert old["nothing"] + 4 < min(old["loss alone"], old["score distillation"])
 assert max(old["loss alone"], old["score distillation"]) < old[code_rule] - 4
 assert abs(old["loss alone"] - old["score distillation"]) < 4, "hardly more"
@@ -367,7 +372,9 @@ gained = {key: old[key] - old["nothing"] for key in (code_rule, "loss alone")}
 assert 1.5 < gained[code_rule] / gained["loss alone"] < 3, "about twice as large"
 assert old["scores, frozen"] < min(old["score distillation"] + 3, old[code_rule] - 6)
 assert drifts["loss alone"] < drifts["score distillation"] < drifts["nothing"]
-assert ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
+assert (
+    old["shuffled"] < 5 and ends["shuffled"].measurement.cnn < ends["nothing"].measurement.cnn - 10
+)
 
 # %% [markdown]
 # Freezing alone is no help: the features drift away from embeddings that stand still. The loss alone keeps the features
@@ -439,6 +446,7 @@ print(f"Your guess was: {my_guess_halves}")
 # %%
 loss, freezing, linear_loss, linear_freezing = adds.values()
 assert 2 < min(freezing) < max(freezing) < 3.5 and max(loss) < 1
+assert all(a + b < 0 for a, b in zip(linear_loss, linear_freezing, strict=True))
 assert 5 < min(linear_loss) < 9 and -10 < min(linear_freezing) < max(linear_freezing) < -8
 assert all(table[label]["last (NME)"][0] > table["replay"]["last (NME)"][0] + 1
            for label in ("linear+lf", "linear+lf+unfrozen"))  # fmt: skip
@@ -446,16 +454,16 @@ assert table["linear+lf"]["last (CNN)"][0] < table["replay"]["last (CNN)"][0] - 
 
 # %% [markdown]
 # With everything on, freezing adds two to three and a half points in every seed; without it, the loss on top of margin
-# ranking gains nothing. When old embeddings are free, cross-entropy on the many new images pushes them away, however
-# still the features are. On the linear head it is the other way round. There the loss alone adds more than five points
-# in every seed: it keeps the features in place (NME, which reads them without the head, is better than replay's), and
-# the head gains as well. Freezing takes all of that away and more: at the end the head is more than ten points worse
-# than replay's. Which classes take the Latin images there?
+# ranking gains nothing. (Most likely cross-entropy on the many new images pushes old embeddings away when they are
+# free, however still the features are.) On the linear head it is the other way round. There the loss alone adds more
+# than five points in every seed: it keeps the features in place (NME, which reads them without the head, is better than
+# replay's), and the head gains as well. Freezing takes all of that away and more: at the end the head is more than ten
+# points worse than replay's. Which classes take the Latin images there?
 
 # %%
 first = runs.firsts(bank)
 groups = {"Latin": slice(0, 50), "phases 1-4": slice(50, 90), "newest": slice(90, 100)}
-goes_to, lengths, biases = {}, {}, {}
+goes_to, lengths, biases, latin_to = {}, {}, {}, {}
 for label in ("replay", "linear+lf+unfrozen", "linear+lf"):
     ended = [{name: array[-1] for name, array in run.arrays.items()} for run in bank
              if runs.label(run) == label]  # fmt: skip
@@ -463,27 +471,30 @@ for label in ("replay", "linear+lf+unfrozen", "linear+lf"):
         sum(end[name] for end in ended) / len(ended)
         for name in ("confusion_cnn", "weight_norms", "biases")
     )
+    latin_to[label] = 100 * images[:50].sum(axis=0) / images[:50].sum()  # each class's share, in %
     for name, of in groups.items():
-        goes_to[label, name] = 100 * images[:50, of].sum() / images[:50].sum()
+        goes_to[label, name] = latin_to[label][of].sum()
         print(f"{label:18s} {name:10s} length {lengths[label][of].mean():.2f}, bias "
               f"{biases[label][of].mean():+.2f}: {goes_to[label, name]:.0f} % of Latin images")  # fmt: skip
 
 # %%
 between = {label: goes_to[label, "phases 1-4"] for label in lengths}
 assert max(between["replay"], between["linear+lf+unfrozen"]) < 10 < 35 < between["linear+lf"]
+assert all(latin_to["linear+lf"][start : start + 10].sum() > 5 for start in range(50, 100, 10))
 assert abs(goes_to["replay", "newest"] - goes_to["linear+lf", "newest"]) < 10
 of = groups["phases 1-4"]
 assert lengths["linear+lf"][of].mean() > 1.5 * lengths["linear+lf"][:50].mean()
 assert biases["linear+lf"][of].mean() > 0.9
-assert all(lengths[free][of].mean() < 1.2 * lengths[free][:50].mean()
-           for free in ("replay", "linear+lf+unfrozen"))  # fmt: skip
+for free in ("replay", "linear+lf+unfrozen"):
+    assert lengths[free][of].mean() < 1.2 * lengths[free][:50].mean()
+    assert biases[free][of].mean() < 0.5 * biases[free][90:].mean()
 
 # %% [markdown]
 # (Means of three seeds.) A frozen row keeps its length and its bias. What the classes of a phase gained while they were
-# new (`01`) they keep for good; where rows are free, they lose it again when the next classes come. So Latin images go
-# to the classes of *all* later phases. In a cosine head a frozen length does no harm, because the forward pass divides
-# it out, and there is no bias. So it is the freezing that needs the cosine head; and next to margin ranking, the loss
-# needs the freezing.
+# new (`01`) they keep for good; where rows are free, they lose most of it again as later classes come. So Latin images
+# go to the classes of *all* later phases. In a cosine head a frozen length does no harm, because the forward pass
+# divides it out, and there is no bias. So it is the freezing that needs the cosine head; and next to margin ranking,
+# the loss needs the freezing.
 #
 # Now the two rules for $\lambda$, over all phases, seed by seed:
 
@@ -498,7 +509,13 @@ for rule, found in by_rule.items():
 
 # %%
 code, paper = ([run["average_incremental_accuracy"]["cnn"] for run in by_rule[r]] for r in rules)
-assert abs(code[0] - paper[0]) < 2 and abs(code[1] - paper[1]) < 2 and code[2] < paper[2] - 4
+assert (
+    abs(code[0] - paper[0]) < 2 and abs(code[1] - paper[1]) < 2 and 7.5 < paper[2] - code[2] < 8.5
+)
+for key, least, most in (("cnn_old", 1, 4), ("cnn_new", -9, -4)):
+    code, paper = (np.array([[phase[key] for phase in run["phases"][1:]] for run in by_rule[r][:2]])
+                   for r in rules)  # fmt: skip
+    assert all(least < more < most for more in (code - paper).mean(axis=1))
 code, paper = ([run["phases"][-1]["old_to_new"] for run in by_rule[r]] for r in rules)
 assert max(code) < min(paper)
 
@@ -516,10 +533,12 @@ for rule, phase in unstable.items():
     print(f"the {rule}'s rule, seed 2, phase 1:", ", ".join(f"{v:.3f}" for v in loss[rule]))
     print(f"    old classes in the end {phase['cnn_old']:.1f} %")  # fmt: skip
 assert loss["code"][1] > 7 * loss["code"][0] and max(loss["paper"]) < 3 * loss["paper"][0]
-calm = [run["phases"][1]["losses"]["less_forget"] for run in by_rule["code"][:2]]
+calm = [run["phases"][1]["losses"]["less_forget"] for run in runs.load_bank("glyphs-b50-5")
+        if runs.label(run) == "lucir" and run["seed"] != 2]  # fmt: skip
+assert len(calm) == 4
 assert all(max(values) < 3.2 * values[0] and values[-1] / code_rule < 0.05 for values in calm)
 assert abs(loss["code"][-1] - loss["paper"][-1]) < 0.02
-assert unstable["code"]["cnn_old"] < unstable["paper"]["cnn_old"] - 10
+assert 13.5 < unstable["paper"]["cnn_old"] - unstable["code"]["cnn_old"] < 14.5
 
 # %% [markdown]
 # In the second epoch, when the learning rate has just reached its maximum, the loss jumps: with the code's rule to
@@ -539,6 +558,14 @@ assert unstable["code"]["cnn_old"] < unstable["paper"]["cnn_old"] - 10
 # %%
 plots.show(plots.features({"without less-forget": first["cosine"],
                            "with less-forget": first["cosine+lf"]}))  # fmt: skip
+
+# %%
+moved = {}
+for label in ("cosine", "cosine+lf"):
+    then, now = (first[label].arrays["positions"][phase][:50].astype(float) for phase in (0, 5))
+    moved[label] = np.nanmean(np.linalg.norm(now - then, axis=-1))
+    print(f"{label:9s} mean length of the base classes' lines {moved[label]:.2f}")
+assert moved["cosine+lf"] < 0.8 * moved["cosine"]
 
 # %% tags=["nbval-ignore-output"]
 Explorer(bank, data, "cos-lf-mr~cos+lf-mr/seed0/phase5/features")
@@ -566,7 +593,7 @@ assert ranges["linear+lf", 5][1] < ranges["replay", 5][0] - 5
 #
 # ## What you have learned
 #
-# - While new classes are learned, old images' features drift away from their embeddings.
+# - While new classes are learned, old images' features drift away from where they were.
 # - Score distillation is blind to a common rotation, and to turns in dimensions that no embedding uses.
 # - Less-forget holds the direction of the features; old embeddings are frozen with it. In one phase freezing alone
 #   gained nothing, the loss alone half; over all phases, next to margin ranking, the loss gains nothing without

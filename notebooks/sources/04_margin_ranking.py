@@ -16,6 +16,8 @@
 # **In the paper:** inter-class separation, Eq. 8.
 
 # %%
+import itertools
+
 import torch
 
 from lucir_edu import config, datasets, losses, runs, stream, trainer
@@ -295,11 +297,12 @@ print(f"Your guess was: {my_guess_trained}")
 # %%
 shares = {name: end.measurement.old_to_new for name, end in ends.items()}
 assert shares["with"] < shares["without"] - 1
+assert shares["with"] < shares["random negatives"] < shares["without"]
 assert ends["with"].measurement.cnn_new < ends["without"].measurement.cnn_new
 
 # %% [markdown]
-# Fewer old images go to the new classes, and the new classes pay a little. In this one run random negatives come close
-# to that. How often does a margin to a random new class ask for anything, compared with a margin to the hardest? On the
+# Fewer old images go to the new classes, and the new classes pay a little. In this one run random negatives do part of
+# that. How often does a margin to a random new class ask for anything, compared with a margin to the hardest? On the
 # exemplars, before margin ranking:
 
 # %%
@@ -337,13 +340,13 @@ for phase, pairs in ((2, PAIRS[:3]), (5, PAIRS)):
 assert (max(change["RЯ", 2]), min(change["RЯ", 2])) == (-2, -26) and max(change["WШ", 2]) <= 0
 assert sorted(change["RЯ", 5])[3] < 0 == max(change["RЯ", 5])
 assert sorted(change["NИ", 2])[3] <= 0 < 10 < change["NИ", 2][2], "seed 2 alone gets worse"
-assert all(min(change[pair, 5]) < 0 < max(change[pair, 5]) for pair in PAIRS[1:])
+assert all(-8 <= min(change[pair, 5]) < 0 < max(change[pair, 5]) <= 8 for pair in PAIRS[1:])
 
 # %% [markdown]
 # When Я and Ш come, R goes to Я less often in every seed, by 1 to 13 of its 50 images, and W never goes to Ш more
 # often. N goes to И less often or equally often in four of the five seeds; in seed 2, whose phase 1 was unstable
 # (`03`), it goes there more often. By the last phase only R still gains, in four seeds; for N, W and 0 the share goes
-# up in some seeds and down in others, by a few images. The loss asks for a margin; it does not guarantee one.
+# up in some seeds and down in others, by four images at most. The loss asks for a margin; it does not guarantee one.
 #
 # ## What moved?
 #
@@ -381,6 +384,7 @@ def between(end, pair):
 for pair in PAIRS[:3]:
     print(f"{pair[0]} and {pair[1]}: {between(ends['without'], pair):.0f}° without, "
           f"{between(ends['with'], pair):.0f}° with")  # fmt: skip
+    assert between(ends["with"], pair) - between(ends["without"], pair) < 4
 
 # %% [markdown]
 # The *embeddings* hardly move apart. The old one is frozen, and the new one has a hundred images that hold it where
@@ -402,24 +406,31 @@ for pair in PAIRS:
     (a, a_sd, n), (b, b_sd, _) = recorded("cosine+lf", pair), recorded("lucir", pair)
     print(f"{pair[0]} and {pair[1]}: {a:.0f} ± {a_sd:.0f}° without, {b:.0f} ± {b_sd:.0f}° with, "
           f"{n} seeds")  # fmt: skip
-    assert abs(a - b) < 10, "the embeddings of a pair stay about where they are"
+    assert abs(a - b) < 4, "the embeddings of a pair stay about where they are"
 
 # %% [markdown]
-# What moves are the **features of old images**: the loss pulls them towards their own embedding and
-# away from the look-alike's. On the exemplars, the images that it acts on:
+# What moves is mostly the **features of old images**: the loss pulls them towards their own embedding and away from the
+# look-alike's. To see which part does how much, mix the two networks: the features of one, on the exemplars it has
+# kept, with the embeddings of the other. The gap is between an image's own class and the hardest new one:
 
 # %%
 shown = {name: lessons.look(ends[name].model, settings, data, ends[name].memory.indices, "train")
          for name in ("without", "with")}  # fmt: skip
 gaps = {}
-for name, (seen, owners) in shown.items():
+for features, head in itertools.product(shown, repeat=2):
+    seen, owners = shown[features]
     old = owners < 60
-    truth = seen.cosines[old].gather(1, owners[old][:, None])
-    gap = truth - hardest_negatives(seen.cosines[old], 60, 1)
-    print(f"{name:8s} exemplars with a margin of 0.5: {100 * (gap >= 0.5).float().mean():.0f} %, "
-          f"mean gap {gap.mean():.2f}")  # fmt: skip
-    gaps[name] = gap.mean()
-assert gaps["with"] > gaps["without"] + 0.02
+    cosines = ends[head].model.head(seen.features[old]).cosines.detach()
+    gap = cosines.gather(1, owners[old][:, None]) - hardest_negatives(cosines, 60, 1)
+    print(
+        f"features {features:7s} margin ranking, embeddings {head:7s} it: mean gap {gap.mean():.2f}"
+    )
+    gaps[features, head] = gap.mean()
+
+# %%
+neither, both = gaps["without", "without"], gaps["with", "with"]
+assert both > neither + 0.02
+assert gaps["with", "without"] - neither > 1.5 * (gaps["without", "with"] - neither)
 
 # %% [markdown]
 # ## Over all phases
@@ -436,6 +447,9 @@ assert table["lucir"]["old taken for new"][0] < table["cosine+lf"]["old taken fo
 assert table["cosine+mr"]["old taken for new"][0] < table["cosine"]["old taken for new"][0]
 mean = {label: row["average (CNN)"][0] for label, row in table.items()}
 assert mean["cosine+mr"] - mean["cosine"] > mean["lucir"] - mean["cosine+lf"] > 0
+of = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["cnn"] for run in bank}
+least, *others = sorted(of["lucir", seed] - of["cosine+lf", seed] for seed in range(5))
+assert least < 0 and all(1.9 < more < 3 for more in others)
 
 # %% [markdown]
 # On top of the two other components margin ranking adds least (about two points in four of the five seeds; in one it
@@ -504,6 +518,6 @@ assert 2 < many[0] < many[1] < 7
 # - When it is fed logits, it asks for a margin that is $\eta$ times smaller, and nothing tells you.
 # - It helps some look-alikes, not all, and costs the new classes a little.
 # - A margin to a random new class asks for something less often than a margin to the hardest.
-# - It moves features more than embeddings: a pair's embeddings stay about as far apart as they were.
+# - It moves old images' features more than embeddings: a pair's embeddings stay about as far apart as they were.
 #
 # **Next:** `05_the_full_objective` puts everything together, and takes it apart again.

@@ -269,9 +269,9 @@ for event in trainer.train(few, own, device="cpu"):
 #
 # <details><summary>Answers to 1, 4 and 5, for which nothing has to be trained</summary>
 #
-# **1.** Where all images are kept (`joint`) there is no gap, and this setting is the best. Of the methods that forget,
-# replay with 20 exemplars per class comes next. But with three, score distillation and `cosine` have smaller gaps than
-# `lucir` and are worse on average: in a cosine head the gap does not rank methods.
+# **1.** Where all images are kept (`joint`) there is hardly any gap, and this setting is the best. Of the methods that
+# forget, replay with 20 exemplars per class comes next. But with three, score distillation and `cosine` have smaller
+# gaps than `lucir` and are worse on average: in a cosine head the gap does not rank methods.
 #
 # **4.** Margin ranking: it acts on old images, and there are none in a batch. The term is 0.
 #
@@ -284,9 +284,11 @@ for event in trainer.train(few, own, device="cpu"):
 LABELS = ("joint", "replay exemplars_per_class=20", "cosine+score_distillation", "cosine", "lucir")
 gaps = {label: table[label]["norm gap"][0] for label in LABELS}
 print(", ".join(f"{label} {gap:.0f} %" for label, gap in gaps.items()))
-assert list(gaps) == sorted(gaps, key=lambda label: abs(gaps[label]))
-best = sorted(gaps, key=lambda label: -table[label]["average (CNN)"][0])
-assert best[0] == "joint" and best.index("lucir") < best.index("cosine+score_distillation")
+assert list(gaps) == sorted(gaps, key=lambda label: abs(gaps[label])) and abs(gaps["joint"]) < 5
+assert sorted(table, key=lambda label: abs(table[label]["norm gap"][0]))[:2] == list(LABELS[:2])
+best = sorted(table, key=lambda label: -table[label]["average (CNN)"][0])
+assert best[0] == "joint"
+assert best.index("lucir") < min(best.index(label) for label in LABELS[2:4])
 
 # %%
 for label in ("lucir", "cosine+lf+mr+unfrozen"):
