@@ -164,6 +164,19 @@ def test_of_a_half_written_head_is_said_what_is_right_and_what_is_missing(eta, s
     ]
 
 
+def test_a_function_that_is_written_but_calls_one_that_is_not_hears_so(capsys):
+    def hardest_negatives(cosines, num_old, top_k):
+        raise NotImplementedError
+
+    def margin_ranking(cosines, targets, num_old, margin=0.5, top_k=2):
+        return hardest_negatives(cosines, num_old, top_k).mean()
+
+    checks.margin_ranking(margin_ranking)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "margin_ranking: not yet right; the package's own stands in"
+    assert "`hardest_negatives` is not written yet" in " ".join(others)
+
+
 @pytest.mark.parametrize("exercise", EXERCISES, ids=named)
 def test_the_stand_in_given_again_is_noticed(exercise, capsys):
     assert exercise(exercise(stub)) is exercise.stand_in

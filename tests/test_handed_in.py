@@ -1,6 +1,7 @@
 """Handed-in notebooks are graded exercise by exercise, whatever is in them."""
 
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
@@ -20,7 +21,7 @@ def hand_in(tmp_path):
 
     def write(*cells, name="ann.ipynb"):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-        nbformat.write(notebook, tmp_path / name)
+        (tmp_path / name).write_text(json.dumps(notebook))  # nbformat refuses half a character
         return tmp_path / name
 
     return write
@@ -144,6 +145,63 @@ def test_a_cell_that_is_no_python_is_named(hand_in):
     )
     assert verdicts(path)["angles"] == "not written yet"
     assert reasons(path)["angles"] == "code cell 2 is not Python: '(' was never closed (line 2)"
+
+
+RIGHT = "    return base * (num_old / num_new) ** 0.5"
+STUB = "def adaptive_lambda(base, num_old, num_new):\n    raise NotImplementedError"
+SOLVED = STUB.replace("    raise NotImplementedError", RIGHT)
+CHECK = "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [STUB, f"def mine(base, num_old, num_new):\n{RIGHT}",
+         "adaptive_lambda = checks.adaptive_lambda(mine)"],
+        [STUB, "adaptive_lambda = checks.adaptive_lambda(lambda b, o, n: b * (o / n) ** 0.5)"],
+        [SOLVED, CHECK, STUB],
+        [SOLVED, CHECK,
+         "def adaptive_lambda(base, num_old, num_new):\n    return 0.0"],
+        ["def adaptive_lambda(base, num_old, num_new):\n    return 0.0", CHECK,
+         SOLVED],
+        ["if True:\n    def adaptive_lambda(base, num_old, num_new):\n    " + RIGHT, CHECK],
+        ["\n%%time\n" + SOLVED, CHECK],
+        ["power = pow", "import functools\nroot = functools.partial(power, exp=0.5)",
+         "ratio = max([1, 0])\ndef halved(value):\n    return root(value * ratio)",
+         SOLVED.replace("(num_old / num_new) ** 0.5", "halved(num_old / num_new)"), CHECK],
+    ],
+    ids=["another name", "a lambda", "a stub later", "an experiment later", "mended later",
+         "in an if", "a blank line", "helpers"],
+)  # fmt: skip
+def test_what_was_right_in_the_notebook_is_right(hand_in, cells):
+    path = hand_in("from lucir_edu.lab import checks", *cells)
+    assert verdicts(path)["adaptive_lambda"] == "right"
+
+
+def test_what_no_exercise_reads_is_not_run(hand_in, tmp_path):
+    """Not even when it has the name of something inside a function."""
+    touched = tmp_path / "touched"
+    path = hand_in(
+        f"from pathlib import Path\nroot = Path({str(touched)!r}).touch()",
+        "def adaptive_lambda(base, num_old, num_new):\n    root = (num_old / num_new) ** 0.5\n"
+        "    return base * root",
+        "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)\nprint(root)",
+    )
+    assert verdicts(path)["adaptive_lambda"] == "right" and not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "scratch", ["def f(x):\n        y = 1\n    return y", "# \ud800", "1 +" * 10]
+)
+def test_a_cell_that_is_no_python_costs_no_other_its_grade(hand_in, scratch):
+    path = hand_in(scratch, SOLVED, CHECK)
+    assert verdicts(path)["adaptive_lambda"] == "right"
+    assert reasons(path)["less_forget"].startswith("code cell 1 is not Python: ")
+
+
+def test_a_check_copied_from_another_notebook_brings_no_other_exercise(hand_in):
+    path = hand_in("checks.less_forget(None)", "checks.lucir_loss(None)", "checks.main_effect(0)")
+    assert list(verdicts(path)) == ["less_forget", "lucir_loss", "main_effect", "nearest_mean"]
 
 
 @pytest.mark.parametrize("villain", ["import os; os._exit(0)", "while True: pass"])

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -65,16 +66,22 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
 
 def _called(function: Callable) -> Iterator[tuple[str, Any]]:
     """The names that a function's code, or that of a class's methods, takes from elsewhere."""
+    for code, names in _codes(function):
+        found = {name: names.get(name) for name in code.co_names}
+        yield from found.items()
+        for module, owner in found.items():
+            if inspect.ismodule(owner):
+                yield from ((f"{module}.{n}", vars(owner).get(n)) for n in code.co_names)
+
+
+def _codes(function: Callable) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+    """The code of a function, or of a class's methods, and all nested in it; with its globals."""
     parts = vars(function).values() if isinstance(function, type) else [function]
     for part in map(inspect.unwrap, filter(callable, parts)):
         codes = [part.__code__] if hasattr(part, "__code__") else []
         for code in codes:
             codes += [inner for inner in code.co_consts if inspect.iscode(inner)]
-            found = {name: part.__globals__.get(name) for name in code.co_names}
-            yield from found.items()
-            for module, owner in found.items():
-                if inspect.ismodule(owner):
-                    yield from ((f"{module}.{n}", vars(owner).get(n)) for n in code.co_names)
+            yield code, part.__globals__
 
 
 # ---- What a function should give --------------------------------------------------------------
@@ -386,11 +393,11 @@ class Exercise:
                 if behaviour.hints:
                     history.append((behaviour, seen))
             except NotImplementedError as error:
-                if not found:
+                *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+                if not found and frame.f_code in [code for code, _ in _codes(submission)]:
                     return None
                 part = "a part of it"
-                if self.form.title not in found:  # of a class, a method
-                    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+                if self.form.title not in found:  # a method of a class, or a function it calls
                     part = f"`{frame.f_code.co_name}`"
                 found[title], final = f"{part} is not written yet", True
             except Wrong as wrong:

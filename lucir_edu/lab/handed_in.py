@@ -1,10 +1,11 @@
 """Handed-in notebooks, graded: ``lucir-edu grade``.
 
 Only what a notebook's exercises need is run, in the order of its cells: the cells in which an
-exercise is written, and the imports, functions, classes and plain values of all others. Nothing is
-trained. As in the notebook, the package's own function stands in for one that is not right, so that
-what is built on it is graded by itself. Every notebook has a process of its own, which it may end
-or hold up without harm to the others; there it has the permissions of the person who grades.
+exercise is written; of all others the imports, functions, classes and plain values, and whatever
+else an exercise reads. So nothing is trained, unless an exercise reads the result. As in the
+notebook, the package's own function stands in for one that is not right, so that what is built on
+it is graded by itself. Every notebook has a process of its own, which it may end or hold up without
+harm to the others; there it has the permissions of the person who grades.
 """
 
 import ast
@@ -14,6 +15,7 @@ import json
 import linecache
 import multiprocessing
 import re
+import symtable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +28,7 @@ from lucir_edu.lab import checks
 from lucir_edu.lab.grading import NOT_WRITTEN, RIGHT
 
 PATIENCE = 120.0  # seconds until the next verdict; a behaviour has a limit of its own
-MAGIC = re.compile(r"^%%(time|capture)\b.*\n")  # below such a line a cell is ordinary Python
+MAGIC = re.compile(r"^\s*%%(time|capture)\b.*\n")  # below such a line a cell is ordinary Python
 
 
 class Grade(NamedTuple):
@@ -81,10 +83,11 @@ def grade(path: Path) -> list[Grade]:
 
 
 def _exercises(sources: list[str]) -> list[str]:
-    """All exercises of those of the course's notebooks from which the sources have any."""
+    """All exercises of the course's notebook that this is, and those copied from others."""
     used = {name for name in checks.EXERCISES if any(f"checks.{name}(" in s for s in sources)}
-    groups = [group for group in checks.NOTEBOOKS.values() if used & {e.name for e in group}]
-    return [exercise.name for group in groups for exercise in group]
+    groups = [[exercise.name for exercise in group] for group in checks.NOTEBOOKS.values()]
+    this = max(groups, key=lambda names: len(used.intersection(names)))
+    return [n for names in groups for n in names if n in used or (used and names is this)]
 
 
 def _work(sources: list[str], names: list[str], answers: Connection) -> None:
@@ -93,44 +96,97 @@ def _work(sources: list[str], names: list[str], answers: Connection) -> None:
     unread: list[str] = []
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        _define(sources, space, unread)
+        checked = _define(sources, space, unread)
         for name in names:
             exercise = checks.EXERCISES[name]
-            if name in space:
-                verdict, lines = exercise.verdict(space[name])
+            # What was right at its check may have been replaced in an experiment later
+            submissions = [*checked.get(name, []), *(space[n] for n in (name,) if n in space)]
+            verdict, lines = NOT_WRITTEN, [f"  – {reason}" for reason in unread]
+            for submission in {id(one): one for one in submissions}.values():
+                verdict, lines = exercise.verdict(submission)
+                if verdict == RIGHT:
+                    space[name] = submission
+                    break
             else:
-                verdict, lines = NOT_WRITTEN, [f"  – {reason}" for reason in unread]
-            if verdict != RIGHT:
                 space[name] = exercise.stand_in
             answers.send_bytes(json.dumps((name, verdict, lines)).encode())
 
 
-def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> None:
+def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> dict[str, list[Any]]:
+    """Run what the exercises need; return what the notebook's checks were called with."""
+    cells: dict[int, list[ast.stmt]] = {}
     for number, source in enumerate(sources, 1):
-        file = f"<code cell {number}>"
-        code = TransformerManager().transform_cell(MAGIC.sub("", source))
-        linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
         try:
-            statements = ast.parse(code, file).body
-        except SyntaxError as error:
-            unread.append(f"code cell {number} is not Python: {error.msg} (line {error.lineno})")
+            code = TransformerManager().transform_cell(MAGIC.sub("", source))
+            cells[number] = ast.parse(code, f"<code cell {number}>").body
+        except Exception as error:  # IPython's are of many kinds
+            words, line = getattr(error, "msg", error), getattr(error, "lineno", None)
+            where = f" (line {line})" if line else ""
+            unread.append(f"code cell {number} is not Python: {words}{where}")
             continue
+        file = f"<code cell {number}>"
+        linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
+    needed = _needed(list(cells.values()))
+    checked: dict[str, list[Any]] = {}
+    for number, statements in cells.items():
+        file = f"<code cell {number}>"
         whole = any(_exercise(statement) for statement in statements)
         for statement in statements:
-            if _grades(statement) or not (whole or _only_defines(statement)):
-                continue
-            try:
-                exec(compile(ast.Module([statement], []), file, "exec"), space)
-            except Exception as error:  # a function that needs what is missing shows it
-                if _exercise(statement):
-                    unread.append(f"code cell {number} raises {type(error).__name__}: {error}")
+            if _grades(statement):
+                name, handed = ast.unparse(statement.value.func), ast.Expression(_handed(statement))
+                with contextlib.suppress(Exception):
+                    submission = eval(compile(handed, file, "eval"), space)
+                    checked.setdefault(name.removeprefix("checks."), []).append(submission)
+            elif whole or _only_defines(statement) or not needed.isdisjoint(_names(statement)):
+                try:
+                    exec(compile(ast.Module([statement], []), file, "exec"), space)
+                except Exception as error:  # a function that needs what is missing shows it
+                    if _exercise(statement):
+                        unread.append(f"code cell {number} raises {type(error).__name__}: {error}")
+    return checked
+
+
+def _needed(cells: list[list[ast.stmt]]) -> set[str]:
+    """The names that exercises read, and those that these stand for read in turn."""
+    every = [statement for statements in cells for statement in statements]
+    todo: list[ast.AST] = [statement for statement in every if _exercise(statement)]
+    todo += [_handed(statement) for statement in every if _grades(statement)]
+    needed: set[str] = set()
+    while todo:
+        new = _reads(todo.pop()) - needed
+        needed |= new
+        todo += [s for s in every if not _grades(s) and not new.isdisjoint(_names(s))]
+    return needed
+
+
+def _reads(node: ast.AST) -> set[str]:
+    """The global names that a piece of code reads."""
+    found: set[str] = set()
+    tables = [symtable.symtable(ast.unparse(node), "", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        inside = table.get_type() != "module"
+        found |= {
+            symbol.get_name()
+            for symbol in table.get_symbols()
+            if symbol.is_referenced() and (symbol.is_global() or not inside)
+        }
+    return found
 
 
 def _exercise(statement: ast.stmt) -> bool:
     """Whether it defines, or assigns, what an exercise asks for."""
+    if isinstance(statement, ast.If | ast.With | ast.Try):
+        inner = (s for s in ast.iter_child_nodes(statement) if isinstance(s, ast.stmt))
+        return any(map(_exercise, inner))
+    return not (_grades(statement) or _names(statement).isdisjoint(checks.EXERCISES))
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    """What it defines, or assigns to."""
     names = {target.id for target in _targets(statement) if isinstance(target, ast.Name)}
-    names.add(getattr(statement, "name", ""))
-    return not names.isdisjoint(checks.EXERCISES) and not _grades(statement)
+    return names | {getattr(statement, "name", "")}
 
 
 def _targets(statement: ast.stmt) -> list[ast.expr]:
@@ -146,6 +202,11 @@ def _grades(statement: ast.stmt) -> bool:
     package's."""
     call = getattr(statement, "value", None)
     return isinstance(call, ast.Call) and ast.unparse(call.func).startswith("checks.")
+
+
+def _handed(check: ast.stmt) -> ast.expr:
+    """What a check is called with."""
+    return check.value.args[0] if check.value.args else ast.Constant(None)
 
 
 def _only_defines(statement: ast.stmt) -> bool:
