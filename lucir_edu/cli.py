@@ -34,6 +34,16 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 if all went well, 2 for a user's mistake, 130 after Ctrl-C."""
+    code = _do(arguments)
+    if code and "TORCHELASTIC_RUN_ID" in os.environ:
+        # Leaving in good order, this process might wait for others that wait for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _do(arguments: Sequence[str] | None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # a pipe on Windows may not be able to encode "–" or "Я"
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -54,9 +64,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = UsageError(f"{error.strerror or error}{where}; check the paths and the disk")
         print(f"lucir-edu: {told}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not (told := _shortage(error)):
+            raise
+        print(f"lucir-edu: {told}; what is finished is kept", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nlucir-edu: stopped", file=sys.stderr)
         return 130
+
+
+def _shortage(error: Exception) -> str:
+    """What the machine ran out of, in a line; "" for other errors."""
+    if str(error).startswith("DataLoader worker"):  # as torch says it
+        return (
+            "a process that reads images was ended from outside (is there enough memory, and in a "
+            "container enough /dev/shm?); use fewer of them, --set workers=0 uses none"
+        )
+    if isinstance(error, MemoryError) or re.search(
+        "out of memory|not enough memory|can't allocate memory", str(error)
+    ):
+        return "there is not enough memory; set a smaller batch_size or width, or use --device cpu"
+    return ""
 
 
 def _show_warning(message: Warning, category: type, filename: str, line: int, *_: object) -> None:

@@ -9,6 +9,7 @@ import inspect
 import multiprocessing
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     there = {
         "cpu": True,
-        "cuda": torch.cuda.is_available(),
+        "cuda": torch.cuda.is_available() and not _is_too_old(),
         "mps": torch.backends.mps.is_available() and ranks() == 1,  # not for several processes
     }
     if name == "auto":
@@ -38,7 +39,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if not there[name]:
         driver = ""
         if name == "cuda" and torch.version.cuda:
-            driver = f", or its driver is too old for CUDA {torch.version.cuda}"
+            driver = f", or it or its driver is too old for CUDA {torch.version.cuda}"
         raise UsageError(f"this machine has no {name} device{driver}; use --device auto")
     if name == "cuda" and ranks() > 1:
         wanted, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -49,6 +50,15 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # for code that names no device
         return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
+
+
+def _is_too_old() -> bool:
+    """Whether this process's NVIDIA card is older than those that this PyTorch has code for."""
+    listed = [re.match(r"sm_(\d+)", name) for name in torch.cuda.get_arch_list()]
+    oldest = min((int(found[1]) for found in listed if found), default=0)
+    card = int(os.environ.get("LOCAL_RANK", 0))
+    major, minor = torch.cuda.get_device_capability(card if card < torch.cuda.device_count() else 0)
+    return 10 * major + minor < oldest
 
 
 def pick_precision(name: str, device: torch.device) -> str:
@@ -144,14 +154,13 @@ def together() -> Iterator[None]:
         return
     nccl = torch.cuda.is_available() and distributed.is_nccl_available()
     distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
-    try:
-        with contextlib.ExitStack() as stack:
-            if not is_first():
-                silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                stack.enter_context(contextlib.redirect_stdout(silence))
-            yield
-    finally:
-        distributed.destroy_process_group()
+    with contextlib.ExitStack() as stack:
+        if not is_first():
+            silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        yield
+    # Not after an error: it would wait for the others, which wait for this process in a step
+    distributed.destroy_process_group()
 
 
 def ranks() -> int:
@@ -167,7 +176,8 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def first_before_others() -> Iterator[None]:
-    """The first process does the work before the others, which can use what it has found out."""
+    """The first process does the work before the others, which can use what it has found out; then
+    it waits for them."""
     if ranks() == 1:
         yield
         return
@@ -180,6 +190,7 @@ def first_before_others() -> Iterator[None]:
     finally:
         if is_first():
             distributed.barrier(group)
+    distributed.barrier(group)
 
 
 def share(rows: Tensor) -> Tensor:

@@ -348,7 +348,7 @@ def test_a_device_that_is_not_there(command, device, here, untrained, monkeypatc
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(datasets, "load", lambda *_: pytest.fail("loaded the data"))
     monkeypatch.setattr(torch.version, "cuda", "13.2")
-    why = ", or its driver is too old for CUDA 13.2" if device == "cuda" else ""
+    why = ", or it or its driver is too old for CUDA 13.2" if device == "cuda" else ""
     assert f"no {device} device{why}; use --device auto" in refused([*command, "--device", device])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lucir_edu import cli, runs, sweep
+from lucir_edu import cli, datasets, runs, sweep
 from lucir_edu.config import UsageError, parse
 from lucir_edu.trainer import PhaseStart
 
@@ -352,3 +352,35 @@ def test_a_closed_pipe_is_no_error(tmp_path):
     result = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "/dev/shm"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "batch_size"),
+        (MemoryError(), "batch_size"),
+        (None, "batch_size"),
+    ],
+)
+def test_what_the_machine_runs_out_of_is_told_in_a_line(error, says, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        if error is None:
+            torch.empty(10**14)  # in torch's own words
+        raise error
+
+    monkeypatch.setattr(runs, "perform", fail)
+    monkeypatch.setattr(datasets, "load", lambda *_: None)
+    assert cli.main(["run", "glyphs-b50-5", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1 and said.endswith("what is finished is kept\n")
+
+
+def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(runs, "perform", fail)
+    monkeypatch.setattr(datasets, "load", lambda *_: None)
+    with pytest.raises(RuntimeError, match="ours"):
+        cli.main(["run", "glyphs-b50-5", "--out", str(tmp_path / "run")])

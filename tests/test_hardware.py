@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lucir_edu import hardware, memory, trainer
+from lucir_edu.config import UsageError
 
 CPU = torch.device("cpu")
 
@@ -155,8 +156,24 @@ def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: (9, 0))
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(hardware, "ranks", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert hardware.pick_device("auto") == torch.device("cuda", 1) and chosen == [1]
+
+
+@pytest.mark.parametrize(
+    ("capability", "device"), [((7, 0), "cpu"), ((7, 5), "cuda"), ((12, 1), "cuda")]
+)
+def test_a_gpu_that_this_pytorch_has_no_code_for_is_none(monkeypatch, capability, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: capability)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert hardware.pick_device().type == device
+    if device == "cpu":
+        with pytest.raises(UsageError, match="too old"):
+            hardware.pick_device("cuda")

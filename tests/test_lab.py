@@ -571,6 +571,7 @@ def test_look_gives_what_the_network_says_of_the_images_asked_for(make_config, d
 def with_a_gpu(monkeypatch):
     """One that fails when it is used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(hardware, "_is_too_old", lambda: False)
     assert hardware.pick_device("auto").type == "cuda"
 
 

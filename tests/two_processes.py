@@ -72,8 +72,9 @@ def main(out: Path) -> None:
         assert hardware.ranks() == 2
         with hardware.first_before_others():
             waited = hardware.is_first() or out.with_suffix(".first").exists()
-            time.sleep(hardware.is_first())
-            out.with_suffix(".first").touch()
+            time.sleep(1)
+            out.with_suffix(".first" if hardware.is_first() else ".other").touch()
+        waited = waited and out.with_suffix(".other").exists()
         there = {size: gradients(size) for size in sizes}
         learnt = [learn(seed) for seed in seeds]
         everyone = [None, None]
@@ -93,7 +94,7 @@ def main(out: Path) -> None:
             furthest = max(furthest, error.item())
     result = {
         "gradient_error": furthest,
-        "others_waited": all(all_waited),
+        "all_waited": all(all_waited),
         "ranks_agree": everyone[0] == everyone[1],
         "together": [np.mean(accuracies) for accuracies, _, _ in learnt],
         "alone": [np.mean(learn(seed)[0]) for seed in seeds],

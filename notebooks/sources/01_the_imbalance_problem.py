@@ -426,7 +426,7 @@ forgetting = checks.forgetting(forgetting)
 # %%
 mine = forgetting(replay.accuracy_matrix())
 print(f"replay has forgotten {mine:.1f} points; the package says {replay['forgetting']['cnn']:.1f}")
-assert abs(mine - replay["forgetting"]["cnn"]) < 1e-6
+assert abs(mine - replay["forgetting"]["cnn"]) < 1e-3
 
 # %% [markdown]
 # ## What replay repairs, and what it does not

@@ -437,7 +437,8 @@ my_guess_imprinted = 20  # percent
 greek = range(50, 60)
 images, labels = lessons.look(network, settings, data, greek, "train")
 old = network.head.weight.detach()
-new = {"imprinted": imprint(images.features, labels - 50, 10, old), "random": torch.randn(10, 64)}
+rows = imprint(images.features, labels - 50, 10, old).to(old)
+new = {"imprinted": rows, "random": torch.randn(10, 64)}
 
 # %%
 output, truth = lessons.look(network, settings, data, range(60))

@@ -490,7 +490,8 @@ nearest_mean = checks.nearest_mean(nearest_mean)
 # %%
 test, truth = lessons.look(network, settings, data, range(100))
 kept, owners = lessons.look(network, settings, data, memory.indices, "train")
-nme = (nearest_mean(test.features, kept.features, owners) == truth).float().mean().item()
+answers = torch.as_tensor(nearest_mean(test.features, kept.features, owners))
+nme = (answers == truth).float().mean().item()
 print(f"the network you trained, all 100 classes: CNN {ends[-1].cnn:.1f} %, NME {100 * nme:.1f} %")
 assert abs(100 * nme - ends[-1].nme) < 0.2, "the trainer's own figure"
 
