@@ -2,8 +2,10 @@
 
 import asyncio
 import dataclasses
+import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -306,6 +308,29 @@ def test_live_started_twice_the_last_wins():
             await asyncio.sleep(0)
         await until(lambda: not live.running)
         assert seen.count(19) == 50 and ended == [(19, "done")]
+
+    in_a_loop(main())
+
+
+def test_a_cell_that_is_run_again_stops_the_training_that_it_started(monkeypatch):
+    shell = SimpleNamespace(parent_header={"metadata": {"cellId": "one"}})
+    monkeypatch.setattr("lucir_edu.lab.live.get_ipython", lambda: shell)
+
+    async def main():
+        ended = []
+        first = Live()
+        first.start(itertools.count(), lambda event: None, lambda how: ended.append("first"))
+        shell.parent_header = {"metadata": {"cellId": "another"}}
+        other = Live()
+        other.start(itertools.count(), lambda event: None, lambda how: ended.append("other"))
+        shell.parent_header = {"metadata": {"cellId": "one"}}
+        again = Live()
+        again.start(itertools.count(), lambda event: None, lambda how: ended.append("again"))
+        await until(lambda: not first.running)
+        assert ended == ["first"] and other.running and again.running
+        other.stop()
+        again.stop()
+        await until(lambda: len(ended) == 3)
 
     in_a_loop(main())
 

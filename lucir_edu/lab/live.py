@@ -7,9 +7,11 @@ kernel answers clicks and runs cells. No thread touches the model.
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import torch
+from IPython import get_ipython
 from torch import Tensor
 
 from lucir_edu import hardware, loader, stream
@@ -23,13 +25,18 @@ from lucir_edu.trainer import Event, evaluate
 class Live:
     """Hands events to a listener, one at a time; starting again stops a running training.
 
-    Create it in a notebook's cell: it uses the event loop that runs there.
+    Create it in a notebook's cell: it uses the event loop that runs there. When the cell is run
+    again, the training of the one before stops, whose buttons are gone.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # widgets may call from another thread
         self._stop: threading.Event | None = None
+        if cell := _cell():
+            if before := _of_cells.get(cell):
+                before.stop()
+            _of_cells[cell] = self
 
     @property
     def running(self) -> bool:
@@ -91,6 +98,15 @@ class Live:
                     self._stop = None
             if latest:
                 finish(how)
+
+
+_of_cells: weakref.WeakValueDictionary[str, Live] = weakref.WeakValueDictionary()
+
+
+def _cell() -> str | None:
+    """The notebook's cell that runs, as JupyterLab names it."""
+    request = getattr(get_ipython(), "parent_header", None) or {}
+    return request.get("metadata", {}).get("cellId")
 
 
 class Throttle:

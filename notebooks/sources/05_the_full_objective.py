@@ -490,6 +490,8 @@ nearest_mean = checks.nearest_mean(nearest_mean)
 # %%
 test, truth = lessons.look(network, settings, data, range(100))
 kept, owners = lessons.look(network, settings, data, memory.indices, "train")
+
+# %%
 answers = torch.as_tensor(nearest_mean(test.features, kept.features, owners))
 nme = (answers == truth).float().mean().item()
 print(f"the network you trained, all 100 classes: CNN {ends[-1].cnn:.1f} %, NME {100 * nme:.1f} %")
