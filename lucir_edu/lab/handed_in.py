@@ -100,7 +100,7 @@ def _work(sources: list[str], names: list[str], answers: Connection) -> None:
         for name in names:
             exercise = checks.EXERCISES[name]
             # What was right at its check may have been replaced in an experiment later
-            submissions = [*checked.get(name, []), *(space[n] for n in (name,) if n in space)]
+            submissions = checked.get(name, []) + ([space[name]] if name in space else [])
             verdict, lines = NOT_WRITTEN, [f"  – {reason}" for reason in unread]
             for submission in {id(one): one for one in submissions}.values():
                 verdict, lines = exercise.verdict(submission)
@@ -114,65 +114,59 @@ def _work(sources: list[str], names: list[str], answers: Connection) -> None:
 
 def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> dict[str, list[Any]]:
     """Run what the exercises need; return what the notebook's checks were called with."""
-    cells: dict[int, list[ast.stmt]] = {}
+    cells: dict[str, list[ast.stmt]] = {}
     for number, source in enumerate(sources, 1):
+        name = f"code cell {number}"
         try:
             code = TransformerManager().transform_cell(MAGIC.sub("", source))
-            cells[number] = ast.parse(code, f"<code cell {number}>").body
+            cells[name] = ast.parse(code, f"<{name}>").body
         except Exception as error:  # IPython's are of many kinds
             words, line = getattr(error, "msg", error), getattr(error, "lineno", None)
-            where = f" (line {line})" if line else ""
-            unread.append(f"code cell {number} is not Python: {words}{where}")
+            unread.append(f"{name} is not Python: {words}{f' (line {line})' if line else ''}")
             continue
-        file = f"<code cell {number}>"
-        linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
-    needed = _needed(list(cells.values()))
+        linecache.cache[f"<{name}>"] = len(code), None, code.splitlines(keepends=True), f"<{name}>"
+    needed = _needed([statement for statements in cells.values() for statement in statements])
     checked: dict[str, list[Any]] = {}
-    for number, statements in cells.items():
-        file = f"<code cell {number}>"
+    for cell, statements in cells.items():
         whole = any(_exercise(statement) for statement in statements)
         for statement in statements:
             if _grades(statement):
-                name, handed = ast.unparse(statement.value.func), ast.Expression(_handed(statement))
+                name = ast.unparse(statement.value.func).removeprefix("checks.")
                 with contextlib.suppress(Exception):
-                    submission = eval(compile(handed, file, "eval"), space)
-                    checked.setdefault(name.removeprefix("checks."), []).append(submission)
+                    code = compile(ast.Expression(_handed(statement)), f"<{cell}>", "eval")
+                    checked.setdefault(name, []).append(eval(code, space))
             elif whole or _only_defines(statement) or not needed.isdisjoint(_names(statement)):
                 try:
-                    exec(compile(ast.Module([statement], []), file, "exec"), space)
+                    exec(compile(ast.Module([statement], []), f"<{cell}>", "exec"), space)
                 except Exception as error:  # a function that needs what is missing shows it
                     if _exercise(statement):
-                        unread.append(f"code cell {number} raises {type(error).__name__}: {error}")
+                        unread.append(f"{cell} raises {type(error).__name__}: {error}")
     return checked
 
 
-def _needed(cells: list[list[ast.stmt]]) -> set[str]:
-    """The names that exercises read, and those that these stand for read in turn."""
-    every = [statement for statements in cells for statement in statements]
-    todo: list[ast.AST] = [statement for statement in every if _exercise(statement)]
-    todo += [_handed(statement) for statement in every if _grades(statement)]
+def _needed(notebook: list[ast.stmt]) -> set[str]:
+    """The names that exercises read, and in turn those that the code behind these names reads."""
+    todo: list[ast.AST] = [statement for statement in notebook if _exercise(statement)]
+    todo += [_handed(statement) for statement in notebook if _grades(statement)]
     needed: set[str] = set()
     while todo:
         new = _reads(todo.pop()) - needed
         needed |= new
-        todo += [s for s in every if not _grades(s) and not new.isdisjoint(_names(s))]
+        todo += [s for s in notebook if not _grades(s) and not new.isdisjoint(_names(s))]
     return needed
 
 
 def _reads(node: ast.AST) -> set[str]:
     """The global names that a piece of code reads."""
-    found: set[str] = set()
     tables = [symtable.symtable(ast.unparse(node), "", "exec")]
-    while tables:
-        table = tables.pop()
+    for table in tables:
         tables += table.get_children()
-        inside = table.get_type() != "module"
-        found |= {
-            symbol.get_name()
-            for symbol in table.get_symbols()
-            if symbol.is_referenced() and (symbol.is_global() or not inside)
-        }
-    return found
+    return {
+        symbol.get_name()
+        for table in tables
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and (symbol.is_global() or table is tables[0])
+    }
 
 
 def _exercise(statement: ast.stmt) -> bool:
@@ -206,7 +200,8 @@ def _grades(statement: ast.stmt) -> bool:
 
 def _handed(check: ast.stmt) -> ast.expr:
     """What a check is called with."""
-    return check.value.args[0] if check.value.args else ast.Constant(None)
+    handed, *_ = [*check.value.args, ast.Constant(None)]
+    return ast.Constant(None) if isinstance(handed, ast.Starred) else handed
 
 
 def _only_defines(statement: ast.stmt) -> bool:
