@@ -28,6 +28,7 @@ from lucir_edu.lab import checks
 from lucir_edu.lab.grading import NOT_WRITTEN, RIGHT
 
 PATIENCE = 120.0  # seconds until the next verdict; a behaviour has a limit of its own
+HANDED = "_handed_to_a_check"
 MAGIC = re.compile(r"^\s*%%(time|capture)\b.*\n")  # below such a line a cell is ordinary Python
 
 
@@ -130,17 +131,20 @@ def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> dic
     for cell, statements in cells.items():
         whole = any(_exercise(statement) for statement in statements)
         for statement in statements:
+            part = statement
             if _grades(statement):
+                part = ast.Assign([ast.Name(HANDED, ast.Store())], _handed(statement))
+            elif not (whole or _only_defines(statement) or _names(statement) & needed):
+                continue
+            try:
+                module = ast.fix_missing_locations(ast.Module([part], []))
+                exec(compile(module, f"<{cell}>", "exec"), space)
+            except Exception as error:  # a function that needs what is missing shows it
+                if _exercise(statement):
+                    unread.append(f"{cell} raises {type(error).__name__}: {error}")
+            if HANDED in space:
                 name = ast.unparse(statement.value.func).removeprefix("checks.")
-                with contextlib.suppress(Exception):
-                    code = compile(ast.Expression(_handed(statement)), f"<{cell}>", "eval")
-                    checked.setdefault(name, []).append(eval(code, space))
-            elif whole or _only_defines(statement) or not needed.isdisjoint(_names(statement)):
-                try:
-                    exec(compile(ast.Module([statement], []), f"<{cell}>", "exec"), space)
-                except Exception as error:  # a function that needs what is missing shows it
-                    if _exercise(statement):
-                        unread.append(f"{cell} raises {type(error).__name__}: {error}")
+                checked.setdefault(name, []).append(space.pop(HANDED))
     return checked
 
 
