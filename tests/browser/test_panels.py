@@ -58,6 +58,18 @@ def run(page, *words):
     assert page.evaluate("window.outcome") == [True] * len(words), "a cell raises an error"
 
 
+def ask(page, expression, statement=""):
+    """What an expression is in the kernel, after a statement."""
+    return page.evaluate(
+        """async ([told, code]) => {
+            const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            const future = kernel.requestExecute({code, user_expressions: {told}});
+            return (await future.done).content.user_expressions.told.data['text/plain'];
+        }""",
+        [expression, statement],
+    )
+
+
 def embedding_lengths(page):
     """Heights of the bars in the panel's right-hand plot, in pixels."""
     return page.evaluate(
@@ -211,6 +223,13 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
     expect(stop).to_be_focused()
     stop.evaluate("button => button.click()")  # no key, as when the training ends by itself
     expect(train).to_be_focused()
+
+    # The cell again while it trains: the button that would stop the training is gone
+    train.press("Enter")
+    expect(stop).to_be_focused()
+    assert ask(page, "panel._live.running", "before = panel") == "True"
+    run(page, "panel =")
+    until(lambda: ask(page, "before._live.running") == "False", "it goes on without a button")
 
 
 def test_the_margin_s_sliders_move_the_figure_and_the_loss(page, lab):
