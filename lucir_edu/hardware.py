@@ -27,16 +27,16 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         UsageError: there is no such device.
     """
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and not _is_too_old(),
-        "mps": torch.backends.mps.is_available() and ranks() == 1,  # not for several processes
+    there = {  # (asked only when needed: to look at a GPU starts its driver)
+        "cuda": lambda: torch.cuda.is_available() and not _is_too_old(),
+        "mps": lambda: torch.backends.mps.is_available() and ranks() == 1,  # one process alone
+        "cpu": lambda: True,
     }
     if name == "auto":
-        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if name not in there:
+        name = next(device for device, is_there in there.items() if is_there())
+    elif name not in there:
         raise UsageError(f"no device {name!r}; choose one of: {', '.join(DEVICES)}")
-    if not there[name]:
+    elif not there[name]():
         driver = ""
         if name == "cuda" and torch.version.cuda:
             driver = f", or it or its driver is too old for CUDA {torch.version.cuda}"

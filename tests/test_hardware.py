@@ -2,6 +2,7 @@
 many threads a notebook, and how soon the first step is taken."""
 
 import ast
+import contextlib
 import os
 import platform
 import subprocess
@@ -177,3 +178,22 @@ def test_a_gpu_that_this_pytorch_has_no_code_for_is_none(monkeypatch, capability
     if device == "cpu":
         with pytest.raises(UsageError, match="too old"):
             hardware.pick_device("cuda")
+
+
+def test_who_wants_the_cpu_does_not_start_a_gpu_s_driver(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: pytest.fail("started"))
+    assert hardware.pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_an_error_the_group_of_processes_is_left_as_it_is(monkeypatch, fails):
+    """To end it would wait for the others, which wait for this process."""
+    ended = []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: ended.append(True))
+    with contextlib.suppress(UsageError), hardware.together():
+        if fails:
+            raise UsageError("no more room")
+    assert ended == [True] * (not fails)
