@@ -46,8 +46,13 @@ results: $(ready)  ## recompute the recorded runs on Glyphs-100
 	$(run) --seeds 2 --grid method=lucir,replay --grid exemplars_per_class=1,20
 	$(BIN)/lucir-edu report runs/glyphs-b50-5 --html runs/glyphs-b50-5.html
 
+questions := $(BIN)/lucir-edu sweep glyphs-b50-5 --out runs/questions --processes 2 --seeds 1
 bank: results  ## copy the base networks that the notebooks start from, and the bank
+	$(questions) --grid weight_decay=0.005
+	$(questions) --grid method=cosine+lf,lucir --grid lambda_base=20,80
+	$(questions) --set base_classes=10 --grid cosine,less_forget,margin_ranking
 	$(BIN)/python notebooks/sources/bank.py runs/glyphs-b50-5
+	$(BIN)/python notebooks/sources/bank.py --add questions runs/questions
 
 DATA ?= data
 SCHEDULE ?= full

@@ -3,9 +3,9 @@
 Results and arrays of every run go to data/bank, in place of those of the same preset; of seed 0,
 the networks after the base phase, with the linear and the cosine head, to data/checkpoints.
 
-``--paper`` keeps runs of the paper's protocols on CIFAR-100, in data/bank/cifar100, beside those that
-are there. They take an hour or a GPU each: they are not recomputed when the code changes, and each
-says which commit made it.
+``--add FOLDER`` keeps runs beside those that are there already: ``cifar100``, the paper's protocols,
+and ``questions``, which the answers in notebook 07 are from. Runs on CIFAR-100 take an hour or a GPU
+each: they are not recomputed when the code changes, and each says which commit made it.
 
 ``--confirm REVISION`` is for a change of the code that cannot alter a result: it performs runs with
 the revision's code, which must be what made the bank, and with the code that is here; when all they
@@ -57,11 +57,11 @@ def keep(sweeps: list[Path]) -> None:
             )
 
 
-def keep_paper(sweeps: list[Path]) -> None:
+def add(folder: str, sweeps: list[Path]) -> None:
     for run in runs.find(sweeps):
         if run.complete:
             setting = runs.label(run).replace(" ", ",")
-            target = PAPER / run["preset"] / setting / f"seed{run['seed']}"
+            target = runs.BANK / folder / run["preset"] / setting / f"seed{run['seed']}"
             target.mkdir(parents=True, exist_ok=True)
             runs.save(run, target)
 
@@ -114,10 +114,10 @@ if __name__ == "__main__":
             raise UsageError("no folder named")
         if arguments[0] == "--confirm" and len(arguments) == 2:
             confirm(arguments[1])
-        elif arguments[0] == "--paper":
-            keep_paper([Path(a) for a in arguments[1:]])
+        elif arguments[0] == "--add" and len(arguments) > 2:
+            add(arguments[1], [Path(a) for a in arguments[2:]])
         else:
             keep([Path(a) for a in arguments])
     except UsageError as error:
-        usage = "python notebooks/sources/bank.py [--paper] SWEEP_DIR … | --confirm REVISION"
+        usage = "python notebooks/sources/bank.py [--add FOLDER] SWEEP_DIR … | --confirm REVISION"
         sys.exit(f"{error}; usage: {usage}")
