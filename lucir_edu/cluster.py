@@ -20,7 +20,6 @@ from distributed.utils import LoopRunner, silence_logging_cmgr
 from lucir_edu import hardware, runs
 from lucir_edu.config import Config, UsageError
 from lucir_edu.progress import Share
-from lucir_edu.sweep import bases_first
 from lucir_edu.trainer import Event
 
 PATIENCE = 5  # seconds in which a scheduler must answer, and have a worker
@@ -62,7 +61,7 @@ def perform(
         there = partial(_perform_there, one, sign=sign, code=hardware.code())
         futures = {
             job[0]: client.submit(there, job, key=(f"run{sign.name}", job[0]), priority=-rank)
-            for rank, job in enumerate(bases_first(todo))
+            for rank, job in enumerate(runs.bases_first(todo))
         }
         for job in jobs:
             if job[0] not in futures:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -598,6 +598,18 @@ def base_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a config that decide what its base phase learns."""
     cut = () if settings["base_classes"] is None else ("increment",)  # else it decides the base
     return {key: value for key, value in settings.items() if key not in (*LATER, *cut)}
+
+
+def bases_first(jobs: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
+    """A sweep's jobs (name, settings): first those whose base phase none before them has, which the
+    others may reuse."""
+    seen: list[dict[str, Any]] = []
+    first, later = [], []
+    for job in jobs:
+        base = base_settings(job[1].to_dict())
+        (later if base in seen else first).append(job)
+        seen.append(base)
+    return first + later
 
 
 def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run]) -> Run | None:

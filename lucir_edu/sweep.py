@@ -145,23 +145,12 @@ def sweep(
         workers = set(multiprocessing.active_children()) - others
         performed = {
             job[0]: pool.apply_async(_perform_here, (one, job, jobs.index(job)))
-            for job in bases_first(jobs)
+            for job in runs.bases_first(jobs)
         }
         for number, (name, _) in enumerate(jobs, 1):
             run = _result(performed.pop(name), workers, out, look)
             announce(number, len(jobs), name)
             yield run
-
-
-def bases_first(jobs: Sequence[Job]) -> list[Job]:
-    """Put the jobs whose base phase no earlier job has first; the others may reuse it."""
-    seen: list[dict[str, Any]] = []
-    first, later = [], []
-    for job in jobs:
-        base = runs.base_settings(job[1].to_dict())
-        (later if base in seen else first).append(job)
-        seen.append(base)
-    return first + later
 
 
 def _result(

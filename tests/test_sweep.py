@@ -251,11 +251,11 @@ def test_those_with_a_base_phase_of_their_own_come_first():
         for method in ("replay", "cosine", "lucir", "icarl")
         for seed in (0, 1)
     ]
-    names = [name for name, _ in sweep.bases_first(jobs)]
+    names = [name for name, _ in runs.bases_first(jobs)]
     assert names == ["replay/0", "replay/1", "cosine/0", "cosine/1",
                      "lucir/0", "lucir/1", "icarl/0", "icarl/1"]  # fmt: skip
     jobs.append(("other", preset(method="icarl", lr=0.2)))
-    assert [name for name, _ in sweep.bases_first(jobs)][4] == "other"
+    assert [name for name, _ in runs.bases_first(jobs)][4] == "other"
 
 
 def test_where_the_increment_sets_the_base_it_makes_another_base_phase():
@@ -264,7 +264,7 @@ def test_where_the_increment_sets_the_base_it_makes_another_base_phase():
         for increment in (2, 5)
         for method in ("cosine", "lucir")
     ]
-    names = [name for name, _ in sweep.bases_first(jobs)]
+    names = [name for name, _ in runs.bases_first(jobs)]
     assert names == ["cosine/2", "cosine/5", "lucir/2", "lucir/5"]
 
 

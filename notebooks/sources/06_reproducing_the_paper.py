@@ -174,6 +174,9 @@ for name in config.PRESETS:
 # | iCaRL, the rival | – | its ResNet-32 keeps the last ReLU | like LUCIR's, without it |
 # | second view of an exemplar, on ImageNet | – | commented out | mirror image |
 # | class-balance fine-tuning on CIFAR-100 | in the ablation | not in the code | `balanced_finetune` |
+#
+# In all else that happens in a step, ours does what the authors' code does: trained by their loops, from the same
+# weights on the same batches, the network comes out the same to ten digits (the README says how that was done).
 
 # %% tags=["nbval-check-output"]
 for num_old in (50, 90):
