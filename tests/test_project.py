@@ -222,11 +222,11 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     ten = ends["cifar100-b50-10", "lucir"]["cnn"] - ends["cifar100-b50-10", "icarl"]["nme"]
     assert (
         f"(average) is {five[0]:.2f} points by the head and {five[1]:.2f} by NME, published "
-        f"{63.12 - 57.17:.2f} (by NME, most likely); in one step with 2000 exemplars (last) {one[0]:.2f} and "
-        f"{one[1]:.2f}, published {62.34 - 51.80:.2f} and {60.21 - 59.13:.2f} with half as many "
-        f"for each old class. With twice the exemplars LUCIR's last accuracy there is {twice[0]:.2f} "
-        f"and {twice[1]:.2f} points higher. In ten phases LUCIR (CNN) ends {ten:.2f} points above iCaRL "
-        "(NME), where the abstract has more than 6."
+        f"{63.12 - 57.17:.2f} (by NME, most likely); in one step with 2000 exemplars (last) "
+        f"{one[0]:.2f} and {one[1]:.2f}, published {62.34 - 51.80:.2f} and {60.21 - 59.13:.2f} "
+        "with half as many for each old class. With twice the exemplars LUCIR's last accuracy "
+        f"there is {twice[0]:.2f} and {twice[1]:.2f} points higher. In ten phases LUCIR (CNN) ends "
+        f"{ten:.2f} points above iCaRL (NME), where the abstract has more than 6."
     ) in TOLD
 
 
