@@ -8,10 +8,12 @@ import json
 import random
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from lucir_edu import runs
 from lucir_edu.config import UsageError, preset
 from lucir_edu.datasets import load
+from lucir_edu.datasets.images import FileSplit
 from lucir_edu.lab import explorer, report, views
 from lucir_edu.lab.explorer import Bank, Explorer, Shown, combination, parse
 from tests import soak
@@ -121,8 +124,11 @@ def test_angles_are_those_between_embeddings(bank):
         assert below == pytest.approx(100 * np.mean(np.array(pairs) < 90), abs=0.2)
     names = re.search(r"new class: (.) and (.), (\d+)°", words)
     assert "After phase 1: two old classes are" in words
-    first = views.draw("angles", run, 0).words  # where no class is old
+    (_, _, mixed), layout, first = views.draw("angles", run, 0)  # where no class is old
     assert re.fullmatch(r"After phase 0: two classes are \d+° apart on average\.", first)
+    assert len(mixed["x"]) == len(mixed["y"]) == 0, "pairs that are not there"
+    scale = layout["coloraxis"]
+    assert (scale["cmin"], scale["cmax"]) == (0, 180), "no angle is beyond the scale"
     a, b = (run["classes"].index(name) for name in names.groups()[:2])
     assert a < 50 <= b < 60 and degrees[a, b] == int(names[3]) == degrees[:50, 50:60].min()
 
@@ -150,6 +156,19 @@ def test_losses_have_a_point_per_epoch_of_each_term(bank):
     assert [b for a, b in zip(x, y, strict=True) if 0 < a <= 1 and b is not None] == means
     assert f"less forget from {means[0]:.2f} to {means[-1]:.2f}" in words
     assert len([one for one in shown["cross entropy"]["y"] if one is not None]) == 9 * 6
+    assert "fine-tuning" not in words
+
+
+def test_the_class_balance_fine_tuning_is_no_part_of_a_phase_s_losses():
+    (run,) = runs.find([runs.BANK / "glyphs-b50-5/cosine+lf+mr+balanced_finetune/seed0"])
+    traces, _, words = views.draw("losses", run, 1)
+    shown = {trace["name"]: trace for trace in traces if trace["visible"]}
+    means = run["phases"][1]["losses"]["less_forget"]
+    assert len(means) == 9 + 20
+    x, y = (shown["less forget"][axis] for axis in "xy")
+    assert [b for a, b in zip(x, y, strict=True) if 0 < a <= 1 and b is not None] == means[:9]
+    assert f"less forget from {means[0]:.2f} to {means[8]:.2f}" in words
+    assert words.endswith("(before the class-balance fine-tuning).")
 
 
 @pytest.mark.parametrize("view", views.VIEWS)
@@ -202,6 +221,7 @@ def test_a_bias_and_a_mean_logit_have_no_scale_in_common(bank):
         ("norms/cos", Shown("cos-lf-mr", None, 0, 5, "norms")),
         ("#-cos+mr~icarl/phase0", Shown("-cos-lf+mr", "icarl", 0, 0)),
         ("+lf+cos", Shown("cos+lf-mr")),
+        (' #"cos+lf-mr" ', Shown("cos+lf-mr")),
         ("lucir,lambda_rule=paper/seed1", Shown("lucir lambda_rule=paper", None, 1)),
     ],
 )
@@ -224,11 +244,18 @@ def test_what_is_shown_can_be_written_and_read(a, b, seed, phase, view):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("cos+lf/nroms", r"'nroms' is not recorded \(did you mean 'norms'\?\)"),
+        ("nroms", r"'nroms' is not recorded \(did you mean 'norms'\?\)"),
+        ("cos+lf/nroms", r"names 'nroms' beside a setting \(did you mean 'norms'\?\)"),
         ("cos+fl", r"'cos\+fl' is not recorded"),
         ("icral", r"did you mean 'icarl'"),
         ("cos~lf~mr", "more than two settings"),
         ("seed-1", "'seed-1' is not recorded"),
+        ("cos+lf+mr~", "lacks a setting beside the ~"),
+        ("-cos+cos", "'-cos.cos' names a component twice"),
+        ("cos,lf", "'cos,lf' is not recorded"),
+        ("cos/icarl", "names 'icarl' beside a setting; to compare, write A~B"),
+        ("norms/angles", "names several views"),
+        ("seed1/cos/seed0", "names several seeds"),
     ],
 )
 def test_a_wrong_string_is_answered_in_one_line_and_changes_nothing(bank, glyphs, text, words):
@@ -239,6 +266,30 @@ def test_a_wrong_string_is_answered_in_one_line_and_changes_nothing(bank, glyphs
     panel.link.value = text
     assert re.search(words, panel.words.value.replace("&#x27;", "'"))
     assert panel.shown == parse("cos/norms/phase5") and panel.a.switches["cosine"].value
+
+
+def test_what_a_string_leaves_out_stays_as_it_is(bank, glyphs):
+    panel = Explorer(bank, glyphs, "cos~icarl/seed1/phase2/norms")
+    panel.link.value = "angles"
+    assert panel.shown == Shown("cos-lf-mr", "icarl", 1, 2, "angles")
+    panel.link.value = "mr"
+    assert panel.shown == Shown("-cos-lf+mr", None, 1, 2, "angles")
+    assert "is not recorded" not in panel.words.value
+
+
+def test_at_first_the_last_phase_that_there_is_is_shown(bank, glyphs):
+    short = Explorer([in_three_phases(of(bank, "cos+lf+mr"))], glyphs, "norms")
+    assert (short.shown.phase, short.shown.view) == (2, "norms")
+    assert "is not recorded" not in short.words.value
+
+
+def test_images_on_disk_have_no_thumbnails(bank, glyphs):
+    split = FileSplit(np.array(["a.png"]), torch.zeros(1, dtype=torch.long))
+    disk = replace(glyphs, test=split, train=split, mean=(0.5,) * 3, std=(0.3,) * 3)
+    panel = Explorer(bank, disk, "confusion")
+    (figure,) = panel.figures
+    panel._on_hover(figure.data[0], SimpleNamespace(point_inds=[(3, 71)]), None)
+    assert panel.hovered.value.split() == [bank[0]["classes"][i] for i in (3, 71)]
 
 
 def test_a_seed_or_phase_that_is_not_recorded_is_said(bank, glyphs):

@@ -390,6 +390,8 @@ def test_where_the_base_phase_is_learnt_too_its_curves_have_room(toy):
         assert TrainingPanel(*toy).figure.layout.xaxis.range[0] < -1
         with_bases = TrainingPanel(*toy, bases={"linear": None, "cosine": None})
         assert -1 < with_bases.figure.layout.xaxis.range[0] < 0
+        with_one = TrainingPanel(*toy, bases={"linear": None})  # the other head has to learn it
+        assert with_one.figure.layout.xaxis.range[0] < -1
 
     in_a_loop(main())
 
@@ -446,6 +448,52 @@ def test_panel_draws_what_it_trains_with_the_exemplars_asked_for(toy):
             measured = {float(phase["phase"]): phase[figure] for phase in run["phases"]}
             on_the_way = {-0.5: looked, 0.5: looked, 1.5: looked}
             assert points == measured | on_the_way, name
+
+    in_a_loop(main())
+
+
+def test_panel_keeps_as_many_exemplars_as_asked_for_where_there_was_a_total(toy):
+    async def main():
+        panel = TrainingPanel(dataclasses.replace(toy[0], memory_total=36), toy[1])
+        panel.exemplars.value = 2
+        panel.train()
+        await until(lambda: panel.stop_button.disabled)
+        (run,) = panel.runs.values()
+        assert [phase["exemplars"] for phase in run["phases"]] == [12, 18, 24]
+
+    in_a_loop(main())
+
+
+def test_panel_leaves_the_class_balance_fine_tuning_out_of_its_curves(toy):
+    """It is on other images, and its steps are counted from 1 again."""
+
+    async def main():
+        panel = TrainingPanel(
+            dataclasses.replace(toy[0], balanced_finetune=True, balanced_epochs=3), toy[1]
+        )
+        panel._redraw, said = lambda: True, []
+        panel.status.observe(lambda change: said.append(change["new"]), "value")
+        panel.train()
+        await until(lambda: panel.stop_button.disabled)
+        drawn = {trace.name: trace for trace in panel.figure.data if trace.type == "scatter"}
+        x = drawn["cross entropy"].x
+        assert len(x) == 2 * (3 + 3 + 4) and list(x) == sorted(x)  # epochs times batches
+        assert list(drawn["all seen"].x) == [-0.5, 0, 0.5, 1, 1.5, 2]
+        assert "phase 2: class-balance fine-tuning" in said
+
+    in_a_loop(main())
+
+
+def test_what_a_panel_has_trained_can_be_saved_and_loaded(toy, tmp_path):
+    async def main():
+        panel = TrainingPanel(*toy)
+        panel.train()
+        await until(lambda: panel.stop_button.disabled)
+        ((name, run),) = panel.runs.items()
+        assert name == "replay, 3 exemplars" and run["method"] == "replay"
+        runs.save(run, tmp_path)
+        again = runs.load(tmp_path)
+        assert again.accuracies() == run.accuracies() and not runs.stale(again)
 
     in_a_loop(main())
 

@@ -18,8 +18,8 @@ async function explore(section, followsAddress) {
 
   const combination = (on) =>
     bank.shorts.map((short, i) => (on[i] ? "+" : "-") + short).join("").replace(/^\+/, "");
-  const isCombination = (name) =>
-    (name.match(/\w+/g) ?? []).every((short) => bank.shorts.includes(short));
+  const shorts = bank.shorts.join("|");
+  const isCombination = (name) => new RegExp(`^[+-]?(${shorts})([+-](${shorts}))*$`).test(name);
   const setting = (side) =>
     side.other.value || combination(side.switches.map((box) => box.checked));
 
@@ -32,32 +32,50 @@ async function explore(section, followsAddress) {
       });
   }
 
-  // Takes what a string names; returns a setting that does not exist, and then keeps the settings.
-  function take(state) {
-    let unknown;
-    for (const part of state.split("/").filter(Boolean)) {
-      const number = /^(seed|phase)(\d+)$/.exec(part);
-      if (number && number[1] === "phase") {
-        phase.max = number[2];  // show() knows how many there are
-        phase.value = number[2];
+  // What a string names, as parse() of explorer.py reads it; throws a sentence if it is wrong.
+  function parse(state) {
+    const named = {};
+    for (const part of state.replace(/^[\s"'#]+|[\s"'#]+$/g, "").split("/").filter(Boolean)) {
+      const number = /^(seed|phase)(\d{1,9})$/.exec(part);
+      let [kind, value] = number ? [number[1], Number(number[2])] : ["view", part];
+      if (!number && !Object.hasOwn(bank.views, part)) {
+        [kind, value] = ["setting", part.split("~").map((name) => name.replaceAll(",", " "))];
+        if (value.length > 2) throw `${part} names more than two settings; write A~B.`;
+        for (const name of value) {
+          if (!name) throw `${part} lacks a setting beside the ~.`;
+          const parts = name.match(/\w+/g);
+          if (!isCombination(name)) {
+            if (!Object.hasOwn(bank.seeds, name)) throw `${name} is not recorded.`;
+          } else if (new Set(parts).size < parts.length) throw `${name} names a component twice.`;
+        }
       }
-      else if (number) seed.dataset.wanted = number[2];
-      else if (Object.hasOwn(bank.views, part)) view.value = part;
-      else {
-        const names = part.split("~").map((name) => name.replaceAll(",", " "));
-        unknown = names.find((name) => !Object.hasOwn(bank.seeds, name) && !isCombination(name));
-        if (unknown) continue;
-        compare.checked = names.length > 1;
-        names.slice(0, 2).forEach((name, i) => choose(sides[i], name));
-      }
+      if (Object.hasOwn(named, kind)) throw `${state} names several ${kind}s.`;
+      named[kind] = value;
     }
-    return unknown;
+    return named;
   }
 
   function takeAndShow(state) {
-    const unknown = take(state);
-    show();
-    if (unknown) sides[0].words.textContent = `${unknown} is not recorded.`;
+    let named;
+    try {
+      named = parse(state);
+    } catch (problem) {
+      if (problem instanceof Error) throw problem;
+      show();
+      sides[0].words.textContent = problem;
+      return;
+    }
+    const asked = { seed: Number(seed.value || 0), phase: Number(phase.value), ...named };
+    if (asked.setting) {
+      compare.checked = asked.setting.length > 1;
+      asked.setting.forEach((name, i) => choose(sides[i], name));
+    }
+    view.value = asked.view ?? view.value;
+    phase.max = asked.phase;  // show() knows how many there are
+    phase.value = asked.phase;
+    seed.dataset.wanted = asked.seed;
+    if (show() && (Number(seed.value) !== asked.seed || Number(phase.value) !== asked.phase))
+      sides[0].words.textContent += ` (Seed ${asked.seed}, phase ${asked.phase}: not recorded.)`;
   }
 
   function write(figures) {
@@ -97,6 +115,7 @@ async function explore(section, followsAddress) {
     }
   }
 
+  // Draws what the controls say; false where it is not recorded, which is then said.
   function show() {
     const shown = compare.checked ? sides : sides.slice(0, 1);
     const settings = shown.map(setting);
@@ -107,7 +126,7 @@ async function explore(section, followsAddress) {
     const missing = settings.find((name) => !Object.hasOwn(bank.seeds, name));
     if (missing) {
       sides[0].words.textContent = `${missing} is not recorded.`;
-      return;
+      return false;
     }
     const seeds = bank.seeds[settings[0]].filter((one) =>
       settings.every((name) => bank.seeds[name].includes(one)));
@@ -115,7 +134,7 @@ async function explore(section, followsAddress) {
       compare.checked = false;
       show();
       sides[0].words.textContent = `${settings.join(" and ")} have no seed in common.`;
-      return;
+      return false;
     }
     const wanted = Number(seed.dataset.wanted ?? (seed.value || 0));
     delete seed.dataset.wanted;
@@ -152,6 +171,7 @@ async function explore(section, followsAddress) {
     const state = `${names.join("~")}/seed${nearest}/phase${phase.value}/${view.value}`;
     find("link").value = state;
     if (followsAddress) history.replaceState(null, "", "#" + state);
+    return true;
   }
 
   find("link").addEventListener("change", (event) => takeAndShow(event.target.value));
@@ -170,10 +190,16 @@ async function explore(section, followsAddress) {
     }
   }
 
+  const asked = followsAddress ? address() : "";  // before the first view takes its place
   if (followsAddress) window.addEventListener("hashchange", () => takeAndShow(address()));
   section.hidden = false;
-  take(bank.first);
-  takeAndShow(followsAddress ? address() : "");
+  takeAndShow(bank.first);
+  if (asked) takeAndShow(asked);
 }
 
-document.querySelectorAll("section.explorer").forEach((section, i) => explore(section, i === 0));
+document.querySelectorAll("section.explorer").forEach((section, i) =>
+  explore(section, i === 0).catch((error) => {
+    section.hidden = false;
+    section.textContent = `The switches do not work in this browser (${error.message}).`;
+    throw error;
+  }));

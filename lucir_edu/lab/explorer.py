@@ -56,27 +56,38 @@ class Shown:
         return f"{written}/seed{self.seed}/phase{self.phase}/{self.view}"
 
 
-def parse(text: str) -> Shown:
+def parse(text: str, start: Shown | None = None) -> Shown:
     """What a string such as "cos+lf-mr/seed3/phase4/norms" names.
 
-    Parts may be missing and in any order; ``A~B`` compares two settings; a component that is not
-    named is off.
+    Parts may come in any order; ``A~B`` compares two settings; a component that is not named is
+    off.
+
+    Args:
+        start: where parts that are missing are taken from; None: from ``Shown()``.
 
     Raises:
-        UsageError: more than two settings are named.
+        UsageError: a setting has no name, or more is named than can be shown.
     """
-    shown = Shown()
-    for part in filter(None, text.strip().strip("#").split("/")):
+    named: dict[str, str | int | None] = {}
+    for part in filter(None, text.strip(" \t\n\"'#").split("/")):
         if found := re.fullmatch(r"(seed|phase)(\d{1,9})", part):
-            shown = replace(shown, **{found[1]: int(found[2])})
+            new = {found[1]: int(found[2])}
         elif part in views.VIEWS:
-            shown = replace(shown, view=part)
+            new = {"view": part}
         else:
-            names = [_setting(name) for name in part.split("~")]
+            names = [_setting(name, text) for name in part.split("~")]
             if len(names) > 2:
                 raise UsageError(f"{part!r} names more than two settings; write A~B")
-            shown = replace(shown, a=names[0], b=names[1] if len(names) == 2 else None)
-    return shown
+            new = {"a": names[0], "b": names[1] if len(names) == 2 else None}
+        if "a" in named and "a" in new:
+            hint = nearest(part, [*views.VIEWS, "seed0", "phase0"])
+            raise UsageError(
+                f"{text!r} names {part!r} beside a setting{hint}; to compare, write A~B"
+            )
+        if named.keys() & new:
+            raise UsageError(f"{text!r} names several {min(new)}s")
+        named |= new
+    return replace(start or Shown(), **named)
 
 
 def combination(cosine: bool, less_forget: bool, margin_ranking: bool) -> str:
@@ -90,13 +101,16 @@ def combination(cosine: bool, less_forget: bool, margin_ranking: bool) -> str:
     return "".join(parts).removeprefix("+")
 
 
-def _setting(name: str) -> str:
+def _setting(name: str, text: str) -> str:
     """A setting as the bank names it: combinations with all their signs, labels with spaces."""
-    parts = re.findall(r"([+-]?)(\w+)", name)
-    if "".join(map("".join, parts)) == name and all(short in SHORTS for _, short in parts):
-        on = {short for sign, short in parts if sign != "-"}
-        return combination(*(short in on for short in SHORTS))
-    return name.replace(",", " ")
+    if not name:
+        raise UsageError(f"{text!r} lacks a setting beside the ~")
+    if not is_combination(name):
+        return name.replace(",", " ")
+    signs = {short: sign for sign, short in re.findall(r"([+-]?)(\w+)", name)}
+    if len(signs) < len(re.findall(r"\w+", name)):
+        raise UsageError(f"{name!r} names a component twice")
+    return combination(*(signs.get(short, "-") != "-" for short in SHORTS))
 
 
 class Bank:
@@ -136,7 +150,7 @@ class Bank:
     @property
     def first(self) -> Shown:
         """What to show when nothing is asked for: all components, or what there is."""
-        return Shown() if Shown.a in self.settings else Shown(a=self.settings[0])
+        return self.nearest(Shown() if Shown.a in self.settings else Shown(a=self.settings[0]))
 
     def seeds(self, *settings: str) -> list[int]:
         """Seeds that all these settings have been recorded with."""
@@ -182,8 +196,11 @@ EIGHT = ("replay", "linear+mr", "linear+lf", "linear+lf+mr",
          "cosine", "cosine+mr", "cosine+lf", "lucir")  # fmt: skip
 
 
+COMBINATION = "[+-]?({0})([+-]({0}))*".format("|".join(SHORTS))
+
+
 def is_combination(setting: str) -> bool:
-    return all(short in SHORTS for short in re.findall(r"\w+", setting))
+    return re.fullmatch(COMBINATION, setting) is not None
 
 
 class Setting(widgets.VBox):
@@ -264,7 +281,7 @@ class Explorer(widgets.VBox):
         state: what to show first, as for :func:`parse`.
 
     Attributes:
-        shown: what is shown now; assign a :class:`Shown` or its string to change it.
+        shown: what is shown now; assign a :class:`Shown`, or a string that names what shall change.
     """
 
     def __init__(self, bank: Iterable[Run], dataset: Dataset, state: str = "") -> None:
@@ -311,7 +328,8 @@ class Explorer(widgets.VBox):
                 Keyboard(),
             ]
         )
-        self.shown = state or self.bank.first
+        self._shown = self.bank.first
+        self.shown = state
 
     @property
     def shown(self) -> Shown:
@@ -319,8 +337,8 @@ class Explorer(widgets.VBox):
 
     @shown.setter
     def shown(self, state: Shown | str) -> None:
-        wanted = parse(state) if isinstance(state, str) else state
         with self._lock:
+            wanted = parse(state, self._shown) if isinstance(state, str) else state
             self._shown = self.bank.nearest(wanted)
             self._set_controls()
             self._draw()
@@ -425,7 +443,8 @@ class Explorer(widgets.VBox):
         if points.point_inds:
             row, column = points.point_inds[0]
             pair = (trace.y[row], trace.x[column])
-            self.hovered.value = " ".join(f"{escape(n)} {self._pictures[n]}" for n in pair)
+            shown = (f"{escape(name)} {self._pictures.get(name, '')}" for name in pair)
+            self.hovered.value = " ".join(shown)
 
 
 def _table(columns: Sequence[Mapping[str, float | None]]) -> str:

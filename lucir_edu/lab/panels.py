@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from lucir_edu import runs, stream, trainer
+from lucir_edu import hardware, runs, stream, trainer
 from lucir_edu.config import Config, UsageError, method_of
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import DEVICE, plots, sphere, views
@@ -114,7 +114,8 @@ class TrainingPanel(widgets.VBox):
     def setting(self) -> Config:
         """The config with the switches as they stand."""
         values = {name: box.value for name, box in self.switches.items()}
-        return dataclasses.replace(self.config, **values, exemplars_per_class=self.exemplars.value)
+        kept = {"exemplars_per_class": self.exemplars.value, "memory_total": None}
+        return dataclasses.replace(self.config, **values, **kept)
 
     def train(self) -> None:
         """Train the setting shown; a training that runs is stopped first."""
@@ -124,6 +125,9 @@ class TrainingPanel(widgets.VBox):
         self._shown = _Curves()
         self._config, self._measurements = config, []
         self._name = self._name_of(config)
+        device = hardware.pick_device(DEVICE)
+        environment = hardware.describe(device, hardware.pick_precision(config.precision, device))
+        self._about = {"preset": "", "method": method_of(config), "environment": environment}
         self.runs.pop(self._name, None), self._curves.pop(self._name, None)
         self._draw_table()
         self._set_running(True)
@@ -143,11 +147,14 @@ class TrainingPanel(widgets.VBox):
         shown = self._shown
         if isinstance(event, PhaseStart):
             shown.phase, shown.num_old, shown.steps = event.phase, event.num_old, event.steps
+            shown.is_learned = False
             self.progress.max, self.progress.value = event.steps, 0
             self.status.value = (
                 f"phase {event.phase} of {event.phases - 1}: {event.num_new} new classes with "
                 f"{event.images_new} images, {event.num_old} old ones with {event.images_old}"
             )
+        elif isinstance(event, StepEnd | EpochEnd) and shown.is_learned:
+            self.status.value = f"phase {event.phase}: class-balance fine-tuning"
         elif isinstance(event, StepEnd):
             shown.losses = event.losses
             if self._redraw():
@@ -158,6 +165,7 @@ class TrainingPanel(widgets.VBox):
             found = self._probe(event.model, shown.num_old)
             shown.add_accuracies(event.epoch / self._config.epochs, found)
             shown.norms = _norms(event.model)
+            shown.is_learned = event.epoch == self._config.epochs
             self.progress.value = self.progress.max * event.epoch // self._config.epochs
             self._draw_curves()
         elif isinstance(event, PhaseEnd):
@@ -218,9 +226,7 @@ class TrainingPanel(widgets.VBox):
             self.progress.value = 0
 
     def _assemble(self) -> runs.Run:
-        return runs.assemble(
-            self._measurements, self._config, self.stream, preset="", method=self._name
-        )
+        return runs.assemble(self._measurements, self._config, self.stream, **self._about)
 
     def _name_of(self, config: Config) -> str:
         count = config.exemplars_per_class
@@ -253,10 +259,10 @@ class TrainingPanel(widgets.VBox):
                 marker={"color": colour, "pattern": {"shape": pattern}, "line": {"width": 0}},
                 hovertemplate="class %{customdata}: %{y:.2f}",
             )  # fmt: skip
-        last = len(self.stream.phases) - 1
+        first, last = -1 if len(self.bases) < 2 else 0, len(self.stream.phases) - 1
         for column in (1, 2):
             figure.update_xaxes(
-                title_text="phase", range=[-0.05 if self.bases else -1.05, last + 0.1], dtick=1,
+                title_text="phase", range=[first - 0.05, last + 0.1], dtick=1,
                 row=1, col=column,
             )  # fmt: skip
         figure.update_xaxes(title_text="class, in order of arrival", row=1, col=3)
@@ -398,6 +404,7 @@ class _Curves:
 
     def __init__(self) -> None:
         self.phase, self.num_old, self.steps = 0, 0, 1
+        self.is_learned = False  # the phase, up to its class-balance fine-tuning
         self.losses: dict = {}
         self.history: dict[str, list[tuple[float, float]]] = {}
         self.accuracies: dict[str, list[tuple[float, float]]] = {name: [] for name in ACCURACIES}

@@ -1,5 +1,7 @@
 """The playground: recorded runs to explore, and below them the same switches to train for real."""
 
+import functools
+
 import ipywidgets as widgets
 
 from lucir_edu import runs
@@ -25,7 +27,7 @@ class Playground(widgets.VBox):
     def __init__(self, state: str = "") -> None:
         config = preset(PRESET)
         dataset = load(config)
-        self.explorer = Explorer(runs.load_bank(PRESET), dataset, state)
+        self.explorer = Explorer(_recorded(), dataset, state)
         self.live = TrainingPanel(config, dataset, runs.load_bases(PRESET))
         for box in self.explorer.a.switches.values():
             box.observe(self._follow, "value")
@@ -37,6 +39,12 @@ class Playground(widgets.VBox):
         if not self.live.running:
             for name, box in self.explorer.a.switches.items():
                 self.live.switches[name].value = box.value
+
+
+@functools.cache
+def _recorded() -> list[runs.Run]:
+    """Loaded once: a widget is never given back, and a cell may be run again and again."""
+    return list(runs.load_bank(PRESET))
 
 
 playground = Playground  # the name for notebooks

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lucir_edu.datasets import Dataset, glyphs
+from lucir_edu.datasets import Dataset, TensorSplit, glyphs
 from lucir_edu.runs import Run
 from lucir_edu.stream import Stream
 
@@ -98,8 +98,10 @@ def samples(dataset: Dataset) -> Described:
 
 
 def thumbnails(dataset: Dataset) -> dict[str, str]:
-    """An <img> of one test image of every class, by the class's name."""
+    """An <img> of one test image of every class, by the class's name; none of images on disk."""
     found = {}
+    if not isinstance(dataset.test, TensorSplit):
+        return found
     for label, name in enumerate(dataset.classes):
         row = int((dataset.test.labels == label).nonzero()[0])
         pixels = dataset.test.images[row].permute(1, 2, 0).numpy().squeeze()

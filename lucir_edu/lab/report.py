@@ -59,7 +59,7 @@ def packed(bank: Bank) -> str:
     content: dict[str, Any] = {
         "shorts": SHORTS,
         "views": {name: views.VIEWS[name].pairs for name in bank.views},
-        "first": str(bank.nearest(bank.first)),
+        "first": str(bank.first),
         "seeds": {name: bank.seeds(name) for name in bank.settings},
         "template": plotly.io.templates["plotly_white"].to_plotly_json(),
         "pictures": {},

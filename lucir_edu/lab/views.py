@@ -177,14 +177,15 @@ def angles(run: Run, phase: int, wide: bool) -> Drawing:
     styles = ((OLD, "solid", "circle"), (NEW, "dash", "square"))
     for (name, values), style in zip(pairs.items(), styles, strict=True):
         share = (100 * np.histogram(values, edges)[0] / max(1, len(values))).round(2)
-        trace = _line(name, edges[:-1] + 2.5, share, *style)
+        there = slice(None if len(values) else 0)  # in the base phase there is no old class
+        trace = _line(name, edges[:-1][there] + 2.5, share[there], *style)
         traces.append(trace | {"hovertemplate": "%{x}°: %{y:.1f} % of the pairs", **_second(1)})
     layout = _layout(
         wide, ("angle (degrees)", "", "class"), ("share of the pairs (%)", "angle (degrees)", "")
     )
-    _square(layout, 130, run["bounds"][1 : phase + 1])
+    _square(layout, 180, run["bounds"][1 : phase + 1])
     layout["xaxis2"]["range"] = [0, 180]
-    layout["yaxis2"]["range"] = [0, 1.05 * max(max(trace["y"]) for trace in traces[1:])]
+    layout["yaxis2"]["range"] = [0, 1.05 * max(max(trace["y"], default=0) for trace in traces[1:])]
     words = f"After phase {phase}: {alike} are {pairs[alike].mean():.0f}° apart on average"
     if num_old:
         between = degrees[:num_old, num_old:seen]
@@ -247,19 +248,23 @@ def features(run: Run, phase: int, wide: bool) -> Drawing:
 
 
 def losses(run: Run, phase: int, wide: bool) -> Drawing:
-    """The terms of the objective over time, a point per epoch."""
-    traces, words = [], []
+    """The terms of the objective over time, a point per epoch.
+
+    Class-balance fine-tuning follows a phase's epochs, on other images: it is left out.
+    """
+    traces, words, epochs = [], [], run["config"]["epochs"]
     for term, (colour, dash) in LOSSES.items():
         x: list[float] = []
         y: list[float | None] = []
         for number, one in enumerate(run["phases"]):
-            means = one["losses"].get(term, [])
+            means = one["losses"].get(term, [])[:epochs]
             x += [number - 1 + (epoch + 1) / len(means) for epoch in range(len(means))] + [number]
             y += [*means, None]
         name = term.replace("_", " ")
         present = any(value is not None for value in y)
         traces.append(_line(name, np.round(x, 3), y, colour, dash, "circle") | {"visible": present})
-        means = [m for m in run["phases"][phase]["losses"].get(term, []) if m is not None]
+        means = run["phases"][phase]["losses"].get(term, [])[:epochs]
+        means = [mean for mean in means if mean is not None]
         if means:
             words.append(f"{name} from {means[0]:.2f} to {means[-1]:.2f}")
     layout = _layout(
@@ -271,6 +276,8 @@ def losses(run: Run, phase: int, wide: bool) -> Drawing:
     highest = max((value for trace in traces for value in trace["y"] if value), default=1)
     layout["yaxis"]["range"] = [0, 1.05 * highest]
     said = "; ".join(words) or "it was not trained here"
+    if run["config"]["balanced_finetune"]:
+        said += " (before the class-balance fine-tuning)"
     return Drawing(traces, layout, f"In phase {phase}, first and last epoch's mean: {said}.")
 
 

@@ -188,11 +188,37 @@ def test_an_address_that_names_no_setting_is_answered(page, address):
     section = open_page(page, address, "icral/norms")
     words, link = section.locator("[data-part=wordsA]"), section.get_by_label("this view")
     expect(words).to_have_text("icral is not recorded.")
-    expect(link).to_have_value("cos+lf+mr/seed0/phase5/norms")
-    link.fill("cos~lucir")
+    expect(link).to_have_value("cos+lf+mr/seed0/phase5/accuracy")
+    for typed, answer in (
+        ("cos~lucir", "lucir is not recorded."),
+        ("cos,lf", "cos lf is not recorded."),
+        ("абв", "абв is not recorded."),
+        ("cos~lf~mr", "cos~lf~mr names more than two settings; write A~B."),
+        ("cos~", "cos~ lacks a setting beside the ~."),
+        ("-cos+cos", "-cos+cos names a component twice."),
+        ("norms/angles", "norms/angles names several views."),
+    ):
+        link.fill(typed)
+        link.press("Enter")
+        expect(words).to_have_text(answer)
+        expect(link).to_have_value("cos+lf+mr/seed0/phase5/accuracy")
+
+
+def test_the_page_says_that_a_seed_or_phase_is_not_recorded(page, address):
+    section = open_page(page, address, "cos/seed7/phase9")
+    words, link = section.locator("[data-part=wordsA]"), section.get_by_label("this view")
+    expect(words).to_contain_text("(Seed 7, phase 9: not recorded.)")
+    expect(link).to_have_value("cos-lf-mr/seed4/phase5/accuracy")
+    link.fill(' #"cos+lf" ')
     link.press("Enter")
-    expect(words).to_have_text("lucir is not recorded.")
-    expect(link).to_have_value("cos+lf+mr/seed0/phase5/norms")
+    expect(words).not_to_contain_text("not recorded")
+    expect(link).to_have_value("cos+lf-mr/seed4/phase5/accuracy")
+
+
+def test_a_browser_that_is_too_old_for_the_switches_says_so(page, address):
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(address)
+    expect(page.locator("section.explorer")).to_contain_text("do not work in this browser")
 
 
 def test_settings_without_a_seed_in_common_are_not_compared(page, recorded, tmp_path):
