@@ -150,6 +150,7 @@ def test_a_cell_that_is_no_python_is_named(hand_in):
 RIGHT = "    return base * (num_old / num_new) ** 0.5"
 STUB = "def adaptive_lambda(base, num_old, num_new):\n    raise NotImplementedError"
 SOLVED = STUB.replace("    raise NotImplementedError", RIGHT)
+POWERED = SOLVED.replace("0.5", "power")
 CHECK = "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)"
 
 
@@ -169,9 +170,18 @@ CHECK = "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)"
         ["power = pow", "import functools\nroot = functools.partial(power, exp=0.5)",
          "ratio = max([1, 0])\ndef halved(value):\n    return root(value * ratio)",
          SOLVED.replace("(num_old / num_new) ** 0.5", "halved(num_old / num_new)"), CHECK],
+        ["power = 1", "power /= 2", POWERED, CHECK],
+        ["power = [1]\nclass Keep:\n    pass\nkeep = Keep()", "keep.list = power",
+         "keep.list[0] = 0.5", POWERED.replace("power", "keep.list[0]"), CHECK],
+        ["try:\n    from maths import root\nexcept ImportError:\n    from math import sqrt as root",
+         SOLVED.replace("(num_old / num_new) ** 0.5", "root(num_old / num_new)"), CHECK],
+        ["for power in (2, 1, 0.5):\n    pass", POWERED, CHECK],
+        ["import io", "with io.StringIO('0.5') as file:\n    power = float(file.read())",
+         "return", "nonlocal power", POWERED, CHECK],
     ],
     ids=["another name", "a lambda", "a stub later", "an experiment later", "mended later",
-         "in an if", "a blank line", "helpers"],
+         "in an if", "a blank line", "helpers", "changed in place", "changed in part", "in a try",
+         "in a for", "in a with"],
 )  # fmt: skip
 def test_what_was_right_in_the_notebook_is_right(hand_in, cells):
     path = hand_in("from lucir_edu.lab import checks", *cells)
@@ -264,6 +274,17 @@ def test_where_the_table_cannot_be_written_nothing_is_graded(tmp_path, capsys, m
     ):
         assert cli.main(["grade", "any.ipynb", "--csv", str(table)]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_where_nothing_is_graded_an_earlier_table_stays(hand_in, tmp_path, capsys):
+    table = tmp_path / "new" / "table.csv"
+    command = ["grade", str(tmp_path / "typo.ipynb"), "--csv", str(table)]
+    assert cli.main(command) == 2
+    assert "table.csv is not written: no notebook was graded" in capsys.readouterr().err
+    assert not table.parent.exists(), "nor is its folder"
+    table.parent.mkdir()
+    table.write_text("grades")
+    assert cli.main(command) == 2 and table.read_text() == "grades"
 
 
 def test_a_pattern_that_the_shell_has_left_alone_names_its_files(tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ harm to the others; there it has the permissions of the person who grades.
 
 import ast
 import contextlib
+import functools
 import io
 import json
 import linecache
@@ -162,7 +163,7 @@ def _needed(notebook: list[ast.stmt]) -> set[str]:
 
 def _reads(node: ast.AST) -> set[str]:
     """The global names that a piece of code reads."""
-    tables = [symtable.symtable(ast.unparse(node), "", "exec")]
+    tables = _tables(node)
     for table in tables:
         tables += table.get_children()
     return {
@@ -173,18 +174,32 @@ def _reads(node: ast.AST) -> set[str]:
     }
 
 
+def _tables(node: ast.AST) -> list[symtable.SymbolTable]:
+    """Python's own table of the names in a piece of code; none if it does not compile."""
+    try:
+        return [symtable.symtable(ast.unparse(node), "", "exec")]
+    except SyntaxError:
+        return []
+
+
 def _exercise(statement: ast.stmt) -> bool:
     """Whether it defines, or assigns, what an exercise asks for."""
-    if isinstance(statement, ast.If | ast.With | ast.Try):
-        inner = (s for s in ast.iter_child_nodes(statement) if isinstance(s, ast.stmt))
-        return any(map(_exercise, inner))
     return not (_grades(statement) or _names(statement).isdisjoint(checks.EXERCISES))
 
 
+@functools.cache
 def _names(statement: ast.stmt) -> set[str]:
-    """What it defines, or assigns to."""
-    names = {target.id for target in _targets(statement) if isinstance(target, ast.Name)}
-    return names | {getattr(statement, "name", "")}
+    """What it defines, assigns to, or changes a part of, in a block too; not what it imports."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return set()
+    symbols = [symbol for table in _tables(statement) for symbol in table.get_symbols()]
+    names = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            while isinstance(node, ast.Subscript | ast.Attribute):
+                node = node.value
+            names |= {node.id} if isinstance(node, ast.Name) else set()
+    return names
 
 
 def _targets(statement: ast.stmt) -> list[ast.expr]:
