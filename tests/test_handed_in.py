@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,28 @@ def test_each_exercise_gets_its_verdict_and_the_first_thing_that_is_wrong(hand_i
     )
     assert "a gradient flows into `old_features`" in because["less_forget"]
     assert because["adaptive_lambda"] == ""
+
+
+@pytest.mark.parametrize(
+    ("helper", "body"),
+    [
+        ("", "    from lucir_edu.losses import less_forget as own\n    return own(one, two)"),
+        ("", "    import lucir_edu.losses\n    return lucir_edu.losses.less_forget(one, two)"),
+        ("def mine(*two):\n    return losses.less_forget(*two)", "    return mine(one, two)"),
+        ("def mine(one, two):\n    return less_forget(one, two) if 0 else\\\n"
+         "        losses.less_forget(one, two)", "    return mine(one, two)"),
+    ],
+    ids=["imported inside", "its module inside", "a helper", "a helper in a circle"],
+)  # fmt: skip
+def test_where_the_package_s_own_does_it_in_another_place_it_is_said_too(hand_in, helper, body):
+    path = hand_in(
+        "from lucir_edu import losses\nfrom lucir_edu.lab import checks",
+        helper,
+        f"def less_forget(one, two):\n{body}",
+        "less_forget = checks.less_forget(less_forget)",
+    )
+    assert verdicts(path)["less_forget"] == "right"
+    assert re.search(r"the package's own does it: `.*less_forget`", reasons(path)["less_forget"])
 
 
 def test_what_the_functions_need_is_there_and_nothing_else_is_run(hand_in, tmp_path):

@@ -9,6 +9,7 @@ same says what is wrong.
 import copy
 import inspect
 import linecache
+import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator
@@ -64,14 +65,20 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
     return f"raises {text}{where}\n      when called with {given}"
 
 
-def _called(function: Callable) -> Iterator[tuple[str, Any]]:
-    """The names that a function's code, or that of a class's methods, takes from elsewhere."""
+def _called(function: Callable, within: tuple[Callable, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The names that a function's code, or that of a class's methods, takes from elsewhere, and
+    those that functions beside it take which it calls."""
     for code, names in _codes(function):
-        found = {name: names.get(name) for name in code.co_names}
+        # (a module that is imported inside is not among the global names)
+        found = {name: names.get(name, sys.modules.get(name)) for name in code.co_names}
         yield from found.items()
         for module, owner in found.items():
             if inspect.ismodule(owner):
                 yield from ((f"{module}.{n}", vars(owner).get(n)) for n in code.co_names)
+        for helper in found.values():
+            beside = inspect.isfunction(helper) and helper.__globals__ is names
+            if beside and helper not in (function, *within):
+                yield from _called(helper, (function, *within))
 
 
 def _codes(function: Callable) -> Iterator[tuple[CodeType, dict[str, Any]]]:
