@@ -194,8 +194,6 @@ SHORTS = [short for short, _ in views.COMPONENTS.values()]
 # What label() calls the eight combinations
 EIGHT = ("replay", "linear+mr", "linear+lf", "linear+lf+mr",
          "cosine", "cosine+mr", "cosine+lf", "lucir")  # fmt: skip
-
-
 COMBINATION = "[+-]?({0})([+-]({0}))*".format("|".join(SHORTS))
 
 
