@@ -11,12 +11,13 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from lucir_edu import cli, files, runs, trainer
+from lucir_edu import cli, files, hardware, runs, trainer
 from lucir_edu.config import UsageError
 from lucir_edu.runs import perform
 from lucir_edu.trainer import EpochEnd, PhaseEnd, PhaseStart, StepEnd, train
@@ -168,6 +169,26 @@ def test_a_state_of_another_training_is_not_gone_on_from(settings, dataset, tmp_
     assert figures(run) == figures(perform(other, dataset, device="cpu"))
 
 
+@pytest.mark.parametrize("other", ["data", "code", "torch", "device", "precision"])
+def test_a_state_on_other_data_or_another_machine_is_not_gone_on_from(
+    settings, dataset, tmp_path, often, monkeypatch, other
+):
+    """Inside the base phase there are no results yet that would tell."""
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
+    assert runs.kept(tmp_path) == "3 epochs of phase 0"
+    if other == "data":
+        dataset = dataclasses.replace(dataset, fingerprint="another")
+    else:
+        describe = hardware.describe
+        monkeypatch.setattr(hardware, "describe", lambda *a: {**describe(*a), other: "another"})
+    learnt = []
+    with pytest.raises(Stopped):
+        perform(settings, dataset, out=tmp_path, device="cpu", resume=True,
+                watch=lambda e: learnt.append(e) or stop(EpochEnd, 0)(e))  # fmt: skip
+    assert learnt[-1].epoch == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"nonsense", "cut off", "one letter"])
 def test_a_damaged_state_costs_its_phase_alone(whole, settings, dataset, tmp_path, often, damage):
     out = tmp_path / "out"
@@ -191,6 +212,22 @@ def test_short_phases_leave_no_state(settings, dataset, tmp_path):
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 4))
     assert not (tmp_path / runs.MIDWAY).exists() and runs.kept(tmp_path) == ""
+
+
+def test_long_phases_leave_a_state_at_most_once_a_minute(
+    make_config, dataset, tmp_path, monkeypatch
+):
+    now, saved = 0.0, []
+
+    def watch(event):
+        nonlocal now
+        now += 25 * isinstance(event, EpochEnd)
+
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(runs, "save_midway", lambda midway, *_: saved.append((now, midway.epoch)))
+    config = make_config(epochs=8, base_classes=12)
+    assert perform(config, dataset, out=tmp_path, device="cpu", watch=watch).complete
+    assert saved == [(75, 4), (150, 7)]
 
 
 def test_a_state_inside_the_base_phase_is_not_overwritten(settings, dataset, tmp_path, often):
