@@ -306,6 +306,8 @@ CASES += [
     {"freeze_old_embeddings": False},
     {"less_forget": False, "freeze_old_embeddings": True},
     {"margin": 0.2, "margin_weight": 3.0, "top_k": 3},
+    {**ONLY, "distillation": True, "distillation_weight": 2.0},
+    {"momentum": 0.5},
     {"cosine": False, "less_forget": False, "score_distillation": True},
 ]
 
@@ -354,7 +356,7 @@ def test_training_steps_equal_the_equations_written_out(make_config, dataset, mo
         gradients = torch.autograd.grad(loss, [p[name] for name in learnt])
         with torch.no_grad():
             for name, gradient in zip(learnt, gradients, strict=True):
-                speed[name] = 0.9 * speed[name] + gradient + 0.01 * p[name]
+                speed[name] = config.momentum * speed[name] + gradient + 0.01 * p[name]
                 p[name] -= 0.05 * speed[name]
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(tensor, p[name].detach(), rtol=1e-9, atol=1e-11, msg=name)
