@@ -130,6 +130,24 @@ def test_run_prints_a_table_and_keeps_what_the_contract_names(finished):
     assert stored["config"]["width"] == 4 and stored["preset"] == "glyphs-b50-5"
 
 
+def test_run_prints_what_it_writes(finished):
+    folder, result = finished
+    stored = json.loads((folder / "run" / "results.json").read_text())
+    _, *rows, _, kinds, average, last, forgetting, _, end = result.stdout.splitlines()
+    keys = ("cnn", "nme", "cnn_old", "cnn_new", "old_to_new", "seconds")
+    for row, phase in zip(rows, stored["phases"], strict=True):
+        figures = ["–" if phase[key] is None else f"{phase[key]:.1f}" for key in keys]
+        assert row.split() == [str(phase["phase"]), str(phase["classes_seen"]), *figures]
+    assert kinds.split() == ["CNN", "NME"]
+    for line, name, key in (
+        (average, "average", "average_incremental_accuracy"),
+        (last, "last", "last_accuracy"),
+        (forgetting, "forgetting", "forgetting"),
+    ):
+        assert line.split() == [name, *(f"{stored[key][kind]:.2f}" for kind in ("cnn", "nme"))]
+    assert end == "glyphs-b50-5, lucir, seed 0; results are in run"
+
+
 def test_a_folder_is_named_for_what_is_run(monkeypatch, capsys):
     def perform(*_, out, **__):
         raise UsageError(f"to {out.as_posix()}")
@@ -330,6 +348,25 @@ def test_runs_of_other_code_are_named(finished, tmp_path, capsys):
     assert cli.main(["report", str(tmp_path)]) == 0
     told = f"by another version of the code: {tmp_path / 'one'} and 1 more; to recompute one"
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [(["run", "--resume"], ""), (["sweep"], f"{','.join(QUICK[1::2])}/seed0")],
+    ids=["run", "sweep"],
+)
+def test_a_complete_run_of_other_code_is_not_done_again_but_named(
+    command, folder, finished, tmp_path, monkeypatch, capsys
+):
+    run = runs.load(finished[0] / "run")
+    run["environment"]["code"] = "older"
+    runs.save(run, tmp_path / folder)
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("done again"))
+    name, *options = command
+    assert cli.main([name, "glyphs-b50-5", *QUICK, *options, "--out", str(tmp_path)]) == 0
+    told = f"by another version of the code: {tmp_path / folder}; to recompute one, remove"
+    assert told in capsys.readouterr().err
+    assert runs.load(tmp_path / folder) == run
 
 
 def test_a_sign_that_the_output_has_no_letter_for_ends_nothing(monkeypatch):

@@ -227,6 +227,17 @@ def test_resuming_a_complete_run_trains_no_more(done, short, dataset):
     assert again == json.loads(json.dumps(run)) and events == []
 
 
+@pytest.mark.parametrize("key", ["code", "torch", "device", "precision"])
+def test_a_complete_run_of_another_kind_is_returned_as_it_is(done, short, dataset, key):
+    run, folder = done
+    run["environment"][key] = "another"
+    runs.save(run, folder)
+    before = (folder / "results.json").read_bytes()
+    again = perform(short, dataset, out=folder, device="cpu", resume=True, watch=pytest.fail)
+    assert again == json.loads(json.dumps(run)) and runs.stale(again) == (key == "code")
+    assert (folder / "results.json").read_bytes() == before
+
+
 def test_a_base_phase_taken_over_gives_the_same_run(short, dataset, tmp_path):
     other = dataclasses.replace(short, less_forget=False, exemplars_per_class=1)
     perform(other, dataset, out=tmp_path, device="cpu")
