@@ -396,6 +396,22 @@ def test_skipped_files_are_replaced_by_others_of_their_class(make_root, cache):
         datasets.load(config, moved)
 
 
+def test_the_fingerprint_is_of_names_and_classes_not_of_sizes_alone(make_root):
+    root = make_root(classes="ab")
+    for name in ("a/2.jpg", "b/0.jpg", "b/1.jpg"):  # then the last of a can be the first of b
+        (root / "train" / name).unlink()
+
+    def sizes():
+        return [os.path.getsize(path) for path in folder.load(root).train.paths]
+
+    before, found = sizes(), [folder.load(root).fingerprint]
+    for old, new in (("a/1.jpg", "b/1.jpg"), ("b/2.jpg", "b/3.jpg")):
+        (root / "train" / old).rename(root / "train" / new)
+        assert sizes() == before
+        found.append(folder.load(root).fingerprint)
+    assert len(set(found)) == 3
+
+
 def test_what_was_readable_is_read_again_only_when_it_has_changed(make_root, cache, monkeypatch):
     root, read, original = make_root(), [], pictures.read
     monkeypatch.setattr(
