@@ -38,6 +38,29 @@ def test_a_processor_computes_in_bfloat16_only_where_that_is_faster(
     assert hardware.pick_precision("float32", CPU) == "float32"
 
 
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_a_gpu_computes_in_bfloat16_only_where_it_does_not_emulate_that(
+    monkeypatch, native, chosen
+):
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+    assert hardware.pick_precision("auto", torch.device("cuda")) == chosen
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_convolutions_compute_in_the_precision_chosen(make_config, dataset, precision):
+    learner = trainer.Learner(make_config(epochs=1, precision=precision), dataset, CPU)
+    seen = set()
+    for module in learner.net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda m, _, out: seen.add((m.training, out.dtype)))
+    list(learner.learn(learner.stream.phases[0]))
+    assert seen == {(training, getattr(torch, precision)) for training in (True, False)}
+
+
 @pytest.mark.parametrize(("processes", "device"), [(1, "mps"), (2, "cpu")])
 def test_several_processes_leave_apple_s_gpu_alone(monkeypatch, processes, device):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -92,6 +115,27 @@ def test_a_result_tells_what_the_cpu_computed_with(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX9")
     name = hardware.describe(torch.device("cpu"), "float32")["device_name"]
     assert name == f"{platform.machine()} AVX9"
+
+
+def test_a_result_tells_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
+    def git(*words):
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false"]
+        done = subprocess.run([*command, *words], cwd=tmp_path, check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    file = tmp_path / "package" / "hardware.py"
+    file.parent.mkdir()
+    file.write_text("one")
+    monkeypatch.setattr(hardware, "__file__", str(file))
+    assert hardware._commit() is None
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "one")
+    git("tag", "--annotate", "v1", "--message", "v1")
+    head = git("rev-parse", "HEAD")[:12]
+    assert hardware._commit() == head
+    file.write_text("another")
+    assert hardware._commit() == head + "+"
 
 
 def test_the_code_s_fingerprint_sees_code_and_neither_comments_nor_docstrings_nor_layout():

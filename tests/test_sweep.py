@@ -109,13 +109,18 @@ def test_when_the_sweep_is_killed_its_processes_end_too(tmp_path):
     assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
-def test_processes_learn_a_common_base_phase_once_and_how_much_is_done_is_told(tmp_path):
+def test_processes_share_the_cores_and_a_base_phase_and_how_much_is_done_is_told(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what each process would take if it were not told
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     told = []
     settings = [{**FIXED, "epochs": 12, "method": m} for m in ("cosine", "lucir", "replay")]
     done = list(
         sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, processes=2,
                     progress=lambda *both: told.append(both))
     )  # fmt: skip
+    assert [run["environment"]["threads"] for run in done] == [1, 1, 1], "two processes, two cores"
     base, reused, other = (run["phases"][0]["seconds"] for run in done)
     assert base == reused != other
     shares = [share for share, _ in told]
