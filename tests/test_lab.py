@@ -89,6 +89,26 @@ def test_bars_tell_old_from_new_by_hatch_as_well_as_by_colour(trained):
     assert heights == pytest.approx(trained["replay"].arrays["weight_norms"][-1].tolist())
 
 
+def test_accuracy_has_a_curve_per_run_with_a_point_per_phase(trained):
+    figure, _ = plots.accuracy(trained)
+    for line, (name, run) in zip(figure.axes[0].lines, trained.items(), strict=True):
+        assert line.get_label() == name
+        points = [(phase["classes_seen"], phase["cnn"]) for phase in run["phases"]]
+        assert line.get_xydata().tolist() == [list(point) for point in points]
+
+
+def test_the_head_has_bars_for_all_that_its_titles_name(trained):
+    named = {"length": "weight_norms", "bias": "biases", "mean": "mean_logits"}
+    named["spread"] = "logit_sds"
+    for name, kinds in (("replay", 4), ("lucir", 3)):
+        figure, _ = plots.head(trained[name], 1)
+        assert len(figure.axes) == kinds
+        for axes in figure.axes:
+            key = named[axes.get_title(loc="left").split()[0]]
+            values = trained[name].arrays[key][1, :9].tolist()
+            assert [bar.get_height() for bar in axes.patches] == pytest.approx(values), key
+
+
 def test_the_picture_of_the_imbalance_counts_images(make_config, dataset):
     figure, words = plots.images_per_class(stream.make(make_config(), dataset), 1, 2)
     assert [bar.get_height() for bar in figure.axes[0].patches] == [2] * 6 + [8] * 3
@@ -113,6 +133,32 @@ def test_the_bars_of_the_confusion_are_what_becomes_of_old_and_new_images(traine
     assert heights[0] == pytest.approx([last["cnn_old"], last["cnn_new"]])
     assert heights[2, 0] == pytest.approx(last["old_to_new"])
     assert heights.sum(axis=0) == pytest.approx([100, 100])
+
+
+def test_the_confusion_has_a_true_class_per_row_and_its_images_make_100(trained):
+    run = trained["replay"]
+    figure, _ = plots.confusion(run, 1)
+    counts = run.arrays["confusion_cnn"][1]
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.tolist() == [[100 * n / 5 for n in row[:9]] for row in counts[:9].tolist()]
+    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_xlabel()) == (
+        "true class", "predicted class"
+    )  # fmt: skip
+
+
+def test_features_are_drawn_where_they_are_at_the_end_and_where_they_came_from(trained):
+    figure, _ = plots.features(trained)
+    for axes, run in zip(figure.axes, trained.values(), strict=True):
+        positions = run.arrays["positions"].astype(float)
+        *ways, old, new = axes.lines
+        assert (old.get_label(), new.get_label()) == ("old classes", "new classes")
+        now = positions[2].reshape(12, -1, 2)
+        np.testing.assert_array_equal(old.get_xydata(), now[:9].reshape(-1, 2))
+        np.testing.assert_array_equal(new.get_xydata(), now[9:].reshape(-1, 2))
+        assert np.isfinite(new.get_xydata()).any()
+        ends = np.array([way.get_xydata() for way in ways])
+        moves = np.stack([positions[0, :6].reshape(-1, 2), positions[2, :6].reshape(-1, 2)], axis=1)
+        np.testing.assert_array_equal(ends, moves)
 
 
 def test_pairs_of_letters_are_shown_side_by_side():
