@@ -289,7 +289,8 @@ def test_images_on_disk_have_no_thumbnails(bank, glyphs):
     panel = Explorer(bank, disk, "confusion")
     (figure,) = panel.figures
     panel._on_hover(figure.data[0], SimpleNamespace(point_inds=[(3, 71)]), None)
-    assert panel.hovered.value.split() == [bank[0]["classes"][i] for i in (3, 71)]
+    names = [bank[0]["classes"][i] for i in (3, 71)]
+    assert panel.hovered.value.strip().startswith("{} read as {}: ".format(*names))
 
 
 def test_a_seed_or_phase_that_is_not_recorded_is_said(bank, glyphs):
@@ -453,14 +454,39 @@ def test_pointing_at_a_cell_shows_both_classes(bank, glyphs):
     panel._on_hover(figure.data[0], SimpleNamespace(point_inds=[(3, 71)]), None)
     names = [bank[0]["classes"][i] for i in (3, 71)]
     assert re.findall(r'alt="(.)"', panel.hovered.value) == names
+    assert [menu.value for menu in panel.cell] == names
     panel.view.value = "norms"
-    assert panel.hovered.layout.display == "none"
+    assert panel.hovered.layout.display == panel.cell[0].layout.display == "none"
+
+
+def test_a_cell_can_be_chosen_by_its_row_and_column_and_stays_chosen(bank, glyphs):
+    panel = Explorer(bank, glyphs, "cos+lf+mr~icarl/seed1/phase5/confusion")
+    row, column = (bank[0]["classes"][i] for i in (3, 71))
+    assert panel.hovered.value == ""
+    panel.cell[0].value = row
+    assert panel.hovered.value == "", "no column yet"
+    panel.cell[1].value = column
+
+    def shares(phase):
+        counts = [of(bank, s, 1).arrays["confusion_cnn"][phase] for s in ("cos+lf+mr", "icarl")]
+        a, b = (round(100 * float(count[3, 71]) / count[3].sum()) for count in counts)
+        return f"A: {row} read as {column}: {a} %; B: {row} read as {column}: {b} %"
+
+    assert panel.hovered.value.endswith(f" {shares(5)}")
+    assert re.findall(r'alt="(.)"', panel.hovered.value) == [row, column]
+    panel.phase.value = 4
+    assert panel.hovered.value.endswith(f" {shares(4)}")
+    panel.shown = "cos+lf+mr/angles"
+    degrees = of(bank, "cos+lf+mr", 1).arrays["embedding_angles"][4][3, 71]
+    assert panel.hovered.value.endswith(f" {row} and {column}: {degrees}°")
+    panel.phase.value = 1  # the column's class has not come yet
+    assert [menu.value for menu in panel.cell] == [row, "–"] and panel.hovered.value == ""
 
 
 def test_every_control_has_a_label(bank, glyphs):
     panel = Explorer(bank, glyphs)
     for control in (*panel.a.switches.values(), *panel.b.switches.values(), panel.a.other,
-                    panel.compare, panel.view, panel.phase, panel.seed,
+                    panel.compare, panel.view, panel.phase, panel.seed, *panel.cell,
                     panel.link):  # fmt: skip
         assert control.description
 

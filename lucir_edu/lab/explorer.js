@@ -15,6 +15,8 @@ async function explore(section, followsAddress) {
     words: find("words" + name),
   }));
   const [compare, view, phase, seed] = ["compare", "view", "phase", "seed"].map(find);
+  const menus = ["row", "column"].map(find);  // of a matrix
+  let matrices = [];  // that are shown, each with its side's name
 
   const combination = (on) =>
     bank.shorts.map((short, i) => (on[i] ? "+" : "-") + short).join("").replace(/^\+/, "");
@@ -115,6 +117,18 @@ async function explore(section, followsAddress) {
     }
   }
 
+  // Both classes of a matrix's cell, and what it says; as cell() of views.py puts it.
+  function showCell() {
+    const [row, column] = menus.map((menu) => menu.value);
+    find("hovered").replaceChildren();
+    if (!row || !column || !matrices.length) return;
+    find("hovered").innerHTML = [row, column].map((name) => bank.pictures[name] ?? "").join(" ");
+    find("hovered").append(" " + matrices.map(([name, { x, y, z, hovertemplate }]) =>
+      (matrices.length === 2 ? name + ": " : "") + hovertemplate.replace("<extra></extra>", "")
+        .replace("%{z}", z[y.indexOf(row)][x.indexOf(column)])
+        .replace("%{y}", () => row).replace("%{x}", () => column)).join("; "));
+  }
+
   // Draws what the controls say; false where it is not recorded, which is then said.
   function show() {
     const shown = compare.checked ? sides : sides.slice(0, 1);
@@ -140,8 +154,6 @@ async function explore(section, followsAddress) {
     delete seed.dataset.wanted;
     const nearest = seeds.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a));
     seed.replaceChildren(...seeds.map((one) => new Option(one, one, false, one === nearest)));
-    find("hovered").replaceChildren();
-    find("hovered").hidden = !bank.views[view.value];
     const runs = settings.map((name) => bank.runs[`${name}/${nearest}`]);
     phase.max = Math.min(...runs.map((run) => run.figures.length)) - 1;
     find("phaseShown").textContent = phase.value;
@@ -159,13 +171,20 @@ async function explore(section, followsAddress) {
       side.plot.removeAllListeners("plotly_hover");
       side.plot.on("plotly_hover", ({ points: [point] }) => {
         if (point.data.type !== "heatmap") return;
-        find("hovered").innerHTML = [point.y, point.x]
-          .map((name) => (bank.pictures[name] || "") + " ").join("");
-        find("hovered").append(`${point.y}, ${point.x}`);
+        [menus[0].value, menus[1].value] = [point.y, point.x];
+        showCell();
       });
       side.plot.setAttribute("aria-label", words);
       side.words.textContent = (shown.length === 2 ? side.name + ": " : "") + words;
     });
+    matrices = bank.views[view.value] ? drawings.map(([[matrix]], i) => [shown[i].name, matrix]) : [];
+    find("cells").hidden = !matrices.length;
+    for (const menu of matrices.length ? menus : []) {
+      const [chosen, names] = [menu.value, matrices[0][1].x];
+      menu.replaceChildren(new Option("–", ""), ...names.map((name) => new Option(name, name)));
+      menu.value = names.includes(chosen) ? chosen : "";
+    }
+    showCell();
     write(runs.map((run) => run.figures[phase.value]));
     const names = settings.map((name) => name.replaceAll(" ", ","));
     const state = `${names.join("~")}/seed${nearest}/phase${phase.value}/${view.value}`;
@@ -180,7 +199,10 @@ async function explore(section, followsAddress) {
     if (width && width !== section.clientWidth) show();
     width = section.clientWidth;
   }).observe(section);
-  section.addEventListener("input", (event) => { if (event.target !== find("link")) show(); });
+  section.addEventListener("input", ({ target }) => {
+    if (menus.includes(target)) showCell();
+    else if (target !== find("link")) show();
+  });
   function address() {
     try {
       return decodeURIComponent(location.hash.slice(1));

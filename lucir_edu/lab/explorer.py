@@ -302,7 +302,9 @@ class Explorer(widgets.VBox):
         self.seed = widgets.Dropdown(description="seed", layout={"width": "150px"})
         self.words = widgets.HTML()
         self.table = widgets.HTML()
-        self.hovered = widgets.HTML("&nbsp;")
+        # A matrix's cell can be pointed at, or chosen by its row and column
+        self.cell = [widgets.Dropdown(description=name) for name in ("row", "column")]
+        self.hovered = widgets.HTML()
         self.link = widgets.Text(
             description="this view", continuous_update=False, layout={"width": "520px"}
         )
@@ -311,6 +313,8 @@ class Explorer(widgets.VBox):
         for control in (self.compare, self.view, self.phase, self.seed):
             control.observe(self._on_change, "value")
         self.link.observe(self._on_link, "value")
+        for menu in self.cell:
+            menu.observe(self._on_cell, "value")
         row = widgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 14px")
         super().__init__(
             [
@@ -319,7 +323,7 @@ class Explorer(widgets.VBox):
                 self.b,
                 widgets.HBox([self.view, self.phase, self.seed], layout=row),
                 widgets.HBox([*self._columns.values()], layout={"flex_flow": "row wrap"}),
-                self.hovered,
+                widgets.HBox([*self.cell, self.hovered], layout=row),
                 self.words,
                 self.table,
                 self.link,
@@ -400,8 +404,7 @@ class Explorer(widgets.VBox):
             self._draw_figure(side, shown.view, drawing)
         for (side, view), box in self._boxes():
             box.layout.display = None if side in sides and view == shown.view else "none"
-        self.hovered.value = ""
-        self.hovered.layout.display = None if views.VIEWS[shown.view].pairs else "none"
+        self._offer_cells(drawings[0].traces[0]["x"] if views.VIEWS[shown.view].pairs else [])
         names = [f"<b>{side}</b>: " if len(sides) == 2 else "" for side in sides]
         self.words.value = "".join(
             f"<p style='line-height:1.4'>{name}{escape(drawing.words)}</p>"
@@ -436,13 +439,47 @@ class Explorer(widgets.VBox):
             for name, value in drawing.layout.items():  # update() would keep what is gone
                 figure.layout[name] = value
 
+    def _offer_cells(self, names: Sequence[str]) -> None:
+        """Menus of a matrix's rows and columns; none where there is no matrix."""
+        self._moving = True
+        try:
+            for menu in self.cell:
+                chosen, options = menu.value, ("–", *names)
+                if menu.options != options:
+                    menu.options, menu.value = options, chosen if chosen in options else "–"
+                menu.layout.display = None if names else "none"
+        finally:
+            self._moving = False
+        self.hovered.layout.display = None if names else "none"
+        self._show_cell()
+
     def _on_hover(self, trace: go.Heatmap, points: object, _: object) -> None:
-        """Show both classes of the cell that the pointer is on."""
         if points.point_inds:
             row, column = points.point_inds[0]
-            pair = (trace.y[row], trace.x[column])
-            shown = (f"{escape(name)} {self._pictures.get(name, '')}" for name in pair)
-            self.hovered.value = " ".join(shown)
+            with self._lock:
+                self._moving = True
+                try:
+                    self.cell[0].value, self.cell[1].value = trace.y[row], trace.x[column]
+                finally:
+                    self._moving = False
+                self._show_cell()
+
+    def _on_cell(self, _: object) -> None:
+        with self._lock:
+            if not self._moving:
+                self._show_cell()
+
+    def _show_cell(self) -> None:
+        """Both classes of the cell that is chosen, and what it says."""
+        row, column = (menu.value for menu in self.cell)
+        if "–" in (row, column) or not views.VIEWS[self._shown.view].pairs:
+            self.hovered.value = ""
+            return
+        said = [views.cell(figure.data[0], row, column) for figure in self.figures]
+        if len(said) == 2:
+            said = [f"{side}: {words}" for side, words in zip("AB", said, strict=True)]
+        pictures = (self._pictures.get(name, "") for name in (row, column))
+        self.hovered.value = " ".join([*pictures, escape("; ".join(said))])
 
 
 def _table(columns: Sequence[Mapping[str, float | None]]) -> str:

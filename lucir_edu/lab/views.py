@@ -5,7 +5,7 @@ has the same number of traces for every run and phase, so that a figure can be c
 Old is blue, new is orange; a line style, a marker or a hatch says the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -358,6 +358,13 @@ def _matrix(names: Sequence[str], values: np.ndarray, hover: str) -> dict[str, A
         "type": "heatmap", "x": list(names), "y": list(names), "z": values.astype(np.uint8),
         "coloraxis": "coloraxis", "hovertemplate": f"{hover}<extra></extra>",
     }  # fmt: skip
+
+
+def cell(trace: Mapping[str, Any], row: str, column: str) -> str:
+    """What a matrix's hover text says of two classes."""
+    value = trace["z"][list(trace["y"]).index(row)][list(trace["x"]).index(column)]
+    words = trace["hovertemplate"].removesuffix("<extra></extra>").replace("%{z}", str(value))
+    return words.replace("%{y}", row, 1).replace("%{x}", column, 1)
 
 
 def _second(number: int) -> dict[str, str]:

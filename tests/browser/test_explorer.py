@@ -89,6 +89,14 @@ def test_the_page_answers_switches_slider_and_views(page, address, recorded):
     page.mouse.move(box["x"] + box["width"] * 0.02, box["y"] + box["height"] * 0.98)
     page.mouse.move(box["x"] + box["width"] * 0.03, box["y"] + box["height"] * 0.98)
     expect(section.locator("[data-part=hovered] img")).to_have_count(2)
+    names = recorded[0]["classes"]
+    row, column = (section.get_by_role("combobox", name=name) for name in ("row", "column"))
+    expect(row).not_to_have_value("")
+    for menu, name in ((row, names[3]), (column, names[71])):  # a page needs no mouse for it
+        menu.select_option(name)
+    (trace, *_), *_ = views.draw("confusion", bank["cos+lf-mr", 3], 4)
+    said = views.cell(trace, names[3], names[71])
+    expect(section.locator("[data-part=hovered]")).to_contain_text(said)
     screenshot(page, "page-confusion")
     for title in ("accuracy", "angles between embeddings", "features", "loss terms"):
         said = words.inner_text()
@@ -305,7 +313,8 @@ def test_the_playground_in_jupyterlab(page, lab, recorded):
         *SWITCHES, "checkbox more settings", "combobox A is",
         "checkbox compare with a second setting",
         *SWITCHES, "checkbox more settings", "combobox B is",
-        "combobox view", "slider phase", "textbox phase", "combobox seed", "textbox this view",
+        "combobox view", "slider phase", "textbox phase", "combobox seed", "combobox row",
+        "combobox column", "textbox this view",
         *TRAINING,
     ]  # fmt: skip
     keys = {
