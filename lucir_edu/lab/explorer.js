@@ -16,6 +16,7 @@ async function explore(section, followsAddress) {
   }));
   const [compare, view, phase, seed] = ["compare", "view", "phase", "seed"].map(find);
   const menus = ["row", "column"].map(find);  // of a matrix
+  const pictures = new Map(Object.entries(bank.pictures));  // a class may be called constructor
   let matrices = [];  // that are shown, each with its side's name
 
   const combination = (on) =>
@@ -122,7 +123,7 @@ async function explore(section, followsAddress) {
     const [row, column] = menus.map((menu) => menu.value);
     find("hovered").replaceChildren();
     if (!row || !column || !matrices.length) return;
-    find("hovered").innerHTML = [row, column].map((name) => bank.pictures[name] ?? "").join(" ");
+    find("hovered").innerHTML = [row, column].map((name) => pictures.get(name) ?? "").join(" ");
     find("hovered").append(" " + matrices.map(([name, { x, y, z, hovertemplate }]) =>
       (matrices.length === 2 ? name + ": " : "") + hovertemplate.replace("<extra></extra>", "")
         .replace("%{z}", z[y.indexOf(row)][x.indexOf(column)])
