@@ -503,9 +503,9 @@ def _grade(options: argparse.Namespace) -> int:
                 why = f": {one.because}" * bool(one.because)
                 tqdm.write(f"  {one.exercise:26s}{one.verdict}{why}")
                 rows.append((one.notebook, one.exercise, one.verdict, one.because))
-        if file and len(rows) == 1:  # an earlier table stays
-            raise UsageError(f"{options.csv} is not written: no notebook was graded")
         if file:
+            if len(rows) == 1:  # an earlier table stays
+                raise UsageError(f"{options.csv} is not written: no notebook was graded")
             # with a mark at the start; without it Excel assumes another encoding
             with open(file, "w", newline="", encoding="utf-8-sig", errors="replace") as stream:
                 csv.writer(stream).writerows(rows)

@@ -780,6 +780,14 @@ def test_the_sphere_s_panel_shows_one_phase_at_a_time_and_turns(views):
 # ---- The playground ----
 
 
+def test_a_second_playground_shows_the_runs_of_the_first():
+    async def main():
+        one, other = (playground(state).explorer.bank for state in ("cos", "icarl"))
+        assert one is not other and one["icarl", 0] is other["icarl", 0], "loaded twice"
+
+    in_a_loop(main())
+
+
 def test_the_live_panel_takes_over_what_was_switched_while_it_trained(monkeypatch):
     async def main():
         busy = [False]

@@ -1,8 +1,9 @@
 """The explorer: recorded runs at the flick of a switch, one setting or two side by side."""
 
+import contextlib
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -371,10 +372,18 @@ class Explorer(widgets.VBox):
             self.words.value = f"<b>{escape(str(error))}</b>"
             self.b.layout.display = None if self.compare.value else "none"  # to choose another B
 
-    def _set_controls(self) -> None:
-        shown = self._shown
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Controls that are moved here do not answer."""
         self._moving = True
         try:
+            yield
+        finally:
+            self._moving = False
+
+    def _set_controls(self) -> None:
+        shown = self._shown
+        with self._quietly():
             self.a.value = shown.a
             self.compare.value = shown.b is not None
             if shown.b is not None:
@@ -385,8 +394,6 @@ class Explorer(widgets.VBox):
             self.phase.max = self.bank.phases(*settings) - 1
             self.seed.value, self.phase.value = shown.seed, shown.phase
             self.view.value, self.link.value = shown.view, str(shown)
-        finally:
-            self._moving = False
 
     # ---- Drawing ----
 
@@ -441,15 +448,12 @@ class Explorer(widgets.VBox):
 
     def _offer_cells(self, names: Sequence[str]) -> None:
         """Menus of a matrix's rows and columns; none where there is no matrix."""
-        self._moving = True
-        try:
+        with self._quietly():
             for menu in self.cell:
                 chosen, options = menu.value, ("–", *names)
                 if menu.options != options:
                     menu.options, menu.value = options, chosen if chosen in options else "–"
                 menu.layout.display = None if names else "none"
-        finally:
-            self._moving = False
         self.hovered.layout.display = None if names else "none"
         self._show_cell()
 
@@ -457,11 +461,8 @@ class Explorer(widgets.VBox):
         if points.point_inds:
             row, column = points.point_inds[0]
             with self._lock:
-                self._moving = True
-                try:
+                with self._quietly():
                     self.cell[0].value, self.cell[1].value = trace.y[row], trace.x[column]
-                finally:
-                    self._moving = False
                 self._show_cell()
 
     def _on_cell(self, _: object) -> None:
