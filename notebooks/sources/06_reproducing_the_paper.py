@@ -393,31 +393,38 @@ assert abs(kept - alone) < 1 and abs(ranked - alone) < 1
 # ### Scores or features?
 #
 # Less-forget keeps features. Score distillation (Eq. 5) keeps the old classes' scores, and makes `cosine` what the
-# paper's ablation starts from ("CN", see above). In the order of seed 1 it was run instead of less-forget, from the
-# same base network. **Predict:** less-forget adds nine and a half points to the average of `cosine` there (CNN); what
-# does score distillation add?
+# paper's ablation starts from ("CN", see above). It was run instead of less-forget, from the same base networks.
+# **Predict:** less-forget adds about ten points to the average of `cosine` (CNN); what does score distillation add?
 
 # %%
 my_scores = 3  # points
 
 # %%
-held, three = {}, ("cosine", "cosine+score_distillation", "cosine+lf")
-for kind in ("cnn", "nme"):
-    none, scores, features = (step[m, 1]["average_incremental_accuracy"][kind] for m in three)
-    held[kind] = (scores - none) / (features - none)
-    print(f"average {kind.upper()}: cosine {none:.2f} %; score distillation adds {scores - none:.2f} "
-          f"points, less-forget {features - none:.2f}")  # fmt: skip
-mistaken = [step[method, 1]["phases"][-1]["old_to_new"] for method in three]
-print("old taken for new at the end:", ", ".join(f"{share:.1f} %" for share in mistaken))
+three, held = ("cosine", "cosine+score_distillation", "cosine+lf"), {"cnn": [], "nme": []}
+for order in (1, 2):
+    for kind, shares in held.items():
+        none, scores, features = (
+            step[method, order]["average_incremental_accuracy"][kind] for method in three
+        )
+        shares.append((scores - none) / (features - none))
+        print(f"order {order}, average {kind.upper()}: score distillation adds {scores - none:.2f} "
+              f"points, less-forget {features - none:.2f}")  # fmt: skip
 print("your guess:", my_scores)
-assert 0.55 < held["cnn"] < 0.65 and 0.75 < held["nme"] < 0.85
-assert mistaken[0] - mistaken[1] < 2.5 and abs(mistaken[2] / mistaken[1] - 0.5) < 0.02
+
+# %%
+assert all(0.55 < share < 0.6 for share in held["cnn"])
+assert all(0.75 < share < 0.85 for share in held["nme"])
+for order in (1, 2):
+    mistaken = [step[method, order]["phases"][-1]["old_to_new"] for method in three]
+    print(f"order {order}, old taken for new at the end:",
+          ", ".join(f"{share:.1f} %" for share in mistaken))  # fmt: skip
+    assert mistaken[0] - mistaken[1] < 2.5 and 0.45 < mistaken[2] / mistaken[1] < 0.52
 
 # %% [markdown]
-# By NME it adds nearly four fifths of what less-forget adds: it holds features too. By the head it is three fifths, and
-# at the end nearly as many old images are taken for new ones as without it, 40 %; with less-forget it is half of that.
-# What else less-forget comes with may matter here: it freezes the old embeddings, and its weight $\lambda$ is 11 to 15
-# where that of score distillation is 1. One run each cannot tell these apart.
+# By NME it adds about four fifths of what less-forget adds: it holds features too. By the head it is not quite three
+# fifths, and at the end nearly as many old images are taken for new ones as without it, about 40 %; with less-forget it
+# is half of that. What else less-forget comes with may matter here: it freezes the old embeddings, and its weight
+# $\lambda$ is 11 to 15 where that of score distillation is 1. These runs cannot tell them apart.
 #
 # ### In ten phases
 #
@@ -596,7 +603,7 @@ assert mistaken["lucir"] < 0.7 * mistaken["replay"]
 #
 # For the other orders it is the same, with `--grid method=cosine,cosine+lf,lucir --grid order_seed=1,2` in place of
 # `--grid method=…`, and for `cosine+mr` with `--set method=cosine --set margin_ranking=true --grid order_seed=1,2` (for
-# score distillation `--set score_distillation=true` and order 1 alone).
+# score distillation `--set score_distillation=true`).
 #
 # The command for the small runs above:
 #
