@@ -47,10 +47,13 @@ def _do(arguments: Sequence[str] | None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # a pipe on Windows may not be able to encode "–" or "Я"
         sys.stdout.reconfigure(errors="replace")
     try:
-        options = _parser().parse_args(arguments)
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            return options.command(options) or 0
+        try:
+            options = _parser().parse_args(arguments)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return options.command(options) or 0
+        finally:
+            sys.stdout.flush()  # here, where it can be told that nobody reads it
     except UsageError as error:
         if os.environ.get("RANK", "0") != "0":
             time.sleep(2)  # all processes make the same mistake; the first reports it and ends us
@@ -324,24 +327,29 @@ def _sweep(options: argparse.Namespace) -> int:
         tqdm.write(f"{number}/{count}  {name}")
         sys.stdout.flush()
 
+    done = []
     try:
         with Progress(table=False) as progress:
-            done = list(
-                sweep.sweep(
-                    options.preset,
-                    settings,
-                    range(options.seeds),
-                    out,
-                    data_root=options.data_root,
-                    device=options.device,
-                    processes=options.processes,
-                    scheduler=options.scheduler,
-                    bases=options.bases,
-                    announce=announce,
-                    watch=progress,
-                    progress=progress.runs,
-                )
-            )
+            for run in sweep.sweep(
+                options.preset,
+                settings,
+                range(options.seeds),
+                out,
+                data_root=options.data_root,
+                device=options.device,
+                processes=options.processes,
+                scheduler=options.scheduler,
+                bases=options.bases,
+                announce=announce,
+                watch=progress,
+                progress=progress.runs,
+            ):
+                done.append(run)
+    except UsageError:
+        if done:
+            print()
+            _print_table(runs.compare(done))
+        raise
     except KeyboardInterrupt:
         print(
             f"\nlucir-edu: stopped; what is finished is kept in {out}; "

@@ -27,13 +27,13 @@ START = "dask worker {} --nthreads 1 --memory-limit 0"  # Dask's own limit is a 
 
 
 def perform(
-    one: Callable[..., runs.Run],
+    one: Callable[..., runs.Run | UsageError],
     jobs: Sequence[tuple[str, Config]],
     out: Path,
     scheduler: str,
     progress: Callable[[float, int], object],
-) -> Iterator[runs.Run]:
-    """Every job's run, in order.
+) -> Iterator[runs.Run | UsageError]:
+    """Every job's run, or the error that ended it, in order.
 
     Args:
         one: performs a job, on a worker; is called with the job and ``watch``.
@@ -84,7 +84,7 @@ def perform(
             yield run
 
 
-def _result(future: Future, look: Callable[[], object]) -> runs.Run:
+def _result(future: Future, look: Callable[[], object]) -> runs.Run | UsageError:
     while True:
         try:
             return future.result(timeout=1)
@@ -158,8 +158,8 @@ def _inspect(client: Client, sign: Path) -> None:
 
 
 def _perform_there(
-    one: Callable[..., runs.Run], job: tuple[str, Config], sign: Path, code: str
-) -> runs.Run:
+    one: Callable[..., runs.Run | UsageError], job: tuple[str, Config], sign: Path, code: str
+) -> runs.Run | UsageError:
     """Perform a job on this worker, which may have come after the others were inspected."""
 
     def look() -> None:  # a sweep that was stopped no longer has a sign

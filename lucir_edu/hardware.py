@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,8 +233,10 @@ def parallel(net: nn.Module) -> nn.Module:
     """What to call for a forward pass in training, so that all processes make the same step."""
     if ranks() == 1:
         return net
-    # Running statistics are shared when all is learned, by agree()
-    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        # Running statistics are shared when all is learned, by agree()
+        return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
 
 
 def agree(net: nn.Module) -> None:
@@ -279,9 +282,9 @@ def describe(device: torch.device, precision: str) -> dict[str, str | int | None
 
 # What decides the results of a config, besides versions and machine
 MODULES = (
-    "config", "datasets/cifar", "datasets/folder", "datasets/glyphs", "datasets/images",
-    "datasets/pictures", "hardware", "loader", "losses", "memory", "metrics", "model", "stream",
-    "trainer",
+    "config", "datasets/__init__", "datasets/cifar", "datasets/folder", "datasets/glyphs",
+    "datasets/images", "datasets/pictures", "hardware", "loader", "losses", "memory", "metrics",
+    "model", "stream", "trainer",
 )  # fmt: skip
 
 

@@ -63,9 +63,8 @@ def less_forget(features: Tensor, old_features: Tensor) -> Tensor:
 def adaptive_lambda(base: float, num_old: int, num_new: int, rule: str = "code") -> float:
     r"""Weight of the less-forget constraint, Eq. 7.
 
-    The paper prints :math:`\lambda = \lambda_{base}\sqrt{|C_n|/|C_o|}`; the authors' code, which
-    produced the paper's numbers, computes :math:`\lambda_{base}\sqrt{|C_o|/|C_n|}`, which grows as
-    classes accumulate.
+    The paper prints :math:`\lambda = \lambda_{base}\sqrt{|C_n|/|C_o|}`; the authors' code
+    computes :math:`\lambda_{base}\sqrt{|C_o|/|C_n|}`, which grows as classes accumulate.
 
     Args:
         base: lambda_base.

@@ -156,9 +156,10 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.last = last
-        # On a CPU without AVX-512, a 1x1 convolution with a stride and fewer than 8 input channels
-        # writes outside its memory (oneDNN 3.13): there, every other pixel is taken beforehand
-        self.skip = stride if in_planes < 8 else 1
+        # A 1x1 convolution with a stride and fewer input channels than a vector has numbers (8 with
+        # AVX2, 16 with AVX-512) writes outside its memory (oneDNN 3.13), so with few channels every
+        # other pixel is taken beforehand
+        self.skip = stride if in_planes < 16 else 1
         self.downsample = None
         if stride != 1 or in_planes != planes:
             self.downsample = nn.Sequential(

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,7 @@ def perform(
             :func:`lucir_edu.trainer.train` gives.
     """
     stream, target = make_stream(config, dataset), hardware.pick_device(device)
-    for part, split in (("training", stream.dataset.train), ("test", stream.dataset.test)):
-        counts = torch.bincount(split.labels, minlength=stream.bounds[-1])
-        if not counts.all():
-            name = stream.dataset.classes[int(counts.argmin())]
-            raise UsageError(f"class {name!r} has no {part} image; leave it out, or add one")
+    stream.check()
     if start is not None and start.phase:
         raise UsageError(f"a run starts from a base phase, not from phase {start.phase}")
     about = {
@@ -225,8 +222,9 @@ def _alone(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         if hardware.is_first():
             lock.acquire()
-            for forgotten in out.glob(".*.tmp"):  # left by a run that was killed while it wrote
-                forgotten.unlink()
+            for name in (RESULTS, ARRAYS, MIDWAY, "phase_*.safetensors"):
+                for forgotten in out.glob(f".{name}.*.tmp"):  # of a run that was killed in writing
+                    forgotten.unlink()
     except Timeout:
         raise UsageError(
             f"another run is writing to {out}; wait until it has ended, or choose another --out"
@@ -692,10 +690,15 @@ def by_setting(runs: Iterable[Run]) -> dict[tuple[str, str, int], Run]:
         if key in found:
             raise UsageError(
                 f"{found[key].path or 'a run'} and {run.path or 'another'} have the same preset, "
-                f"settings and seed; name folders in which each occurs once"
+                f"settings and seed (the precision does not count); name folders in which each "
+                f"occurs once"
             )
         found[key] = run
     return found
+
+
+class MixtureWarning(UserWarning):
+    """Runs that were not computed alike are compared with one another."""
 
 
 def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -704,6 +707,9 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
     Returns:
         Rows with ``preset``, ``label``, ``seeds`` and, for every name in :data:`MEASURES`, a pair
         (mean, sd), or None where a run has no such figure. The sd is that of a sample, 0 for one.
+
+    Warns:
+        MixtureWarning: runs of a row were computed with different precisions, devices or torch.
 
     Raises:
         UsageError: two runs have the same setting, class order and seed; runs of a row have
@@ -723,6 +729,15 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
                 f"runs of {preset or 'no preset'}, {name}, have different classes; give each data "
                 f"set a preset of its own"
             )
+        for part in ("precision", "device", "torch"):
+            found = sorted({str(run["environment"].get(part)) for run in members})
+            if len(found) > 1:
+                warnings.warn(
+                    f"runs of {preset or 'no preset'}, {name}, differ in {part} "
+                    f"({', '.join(found)}); that alone can move an accuracy by points",
+                    MixtureWarning,
+                    stacklevel=2,
+                )
         row = {"preset": preset, "label": name, "seeds": sorted(run["seed"] for run in members)}
         for measure, of in MEASURES.items():
             values = [of(run) for run in members]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lucir_edu.config import Config
+from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets import Dataset
 
 
@@ -52,6 +52,15 @@ class Stream:
     def bounds(self) -> list[int]:
         """Where the phases' classes start and end: [0, 50, 60, …, 100]."""
         return [0, *(phase.num_seen for phase in self.phases)]
+
+    def check(self) -> None:
+        """Raise a UsageError if a class has no training or no test image."""
+        parts = {"training": self.dataset.train, "test": self.dataset.test}
+        for part, split in parts.items():
+            counts = torch.bincount(split.labels, minlength=len(self.order))
+            if not counts.all():
+                name = self.dataset.classes[int(counts.argmin())]
+                raise UsageError(f"class {name!r} has no {part} image; leave it out, or add one")
 
 
 def make(config: Config, dataset: Dataset) -> Stream:

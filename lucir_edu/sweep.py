@@ -4,11 +4,14 @@ They are performed in this process, by several processes, or by the workers of a
 """
 
 import contextlib
+import dataclasses
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.pool import AsyncResult
@@ -46,6 +49,8 @@ def grid(specs: Sequence[str]) -> list[dict[str, Any]]:
         names = [name.strip()] if equals else [part.strip() for part in spec.split(",")]
         choices = values.split(",") if equals else ["false", "true"]
         for key in names:
+            if any(key == axis[0][0] for axis in axes):
+                raise UsageError(f"{key} is named twice; give all its values at once: {key}=…,…")
             axes.append([(key, configs.parse([f"{key}={choice}"])[key]) for choice in choices])
     axes.sort(key=lambda axis: axis[0][0] != "method")  # single switches come on top of a method
     return [dict(combination) for combination in itertools.product(*axes)]
@@ -68,8 +73,9 @@ def sweep(
 ) -> Iterator[runs.Run]:
     """Perform every setting with every seed.
 
-    A run that is complete in ``out`` is not repeated. A base phase that runs have in common is
-    learned once, unless there is nothing else to do for a process when the first has begun with it.
+    A run that is complete in ``out`` is not repeated. If a run fails, the others are performed all
+    the same. A base phase that runs have in common is learned once, unless there is nothing else to
+    do for a process when the first has begun with it.
 
     Args:
         settings: arguments of :func:`lucir_edu.config.preset`, as returned by :func:`grid`.
@@ -88,8 +94,14 @@ def sweep(
         Each run, in order, when it is complete.
 
     Raises:
-        UsageError: a setting, the cluster, or a run's folder or data is not as it should be.
+        UsageError: a setting, the cluster, or a run's folder or data is not as it should be, or
+            runs failed (it is raised when all others are done, and names them).
     """
+    # Absolute, because a cluster's workers start in other folders
+    out = Path(out).absolute()
+    # A run is known by its settings: its folder is called otherwise if they were named otherwise
+    kept = {(run["preset"], _told_apart(Config.from_dict(run["config"]))): run.path
+            for run in _readable(out)}  # fmt: skip
     jobs: list[Job] = []
     names: dict[tuple[str, int], str] = {}
     for setting, seed in itertools.product(settings, seeds):
@@ -100,7 +112,10 @@ def sweep(
         if row in names:
             raise UsageError(f"{names[row]} and {name} would be one row of a table; leave one out")
         names[row] = name
-        jobs.append((f"{name}/seed{seed}", config))
+        path = out / name / f"seed{seed}"
+        if not (path / runs.RESULTS).exists():
+            path = kept.get((preset, _told_apart(config)), path)
+        jobs.append((path.relative_to(out).as_posix(), config))
     if not jobs:
         raise UsageError("a sweep needs at least one seed; set --seeds")
     if processes < 1:
@@ -110,12 +125,16 @@ def sweep(
             "--processes and --scheduler exclude each other; "
             "a cluster performs as many runs at a time as it has workers"
         )
-    # Absolute, because a cluster's workers start in other folders
-    out = Path(out).absolute()
     bases = out if bases is None else Path(bases).absolute()
     data_root = None if data_root is None else Path(data_root).expanduser().absolute()
     one = partial(_perform, preset=preset, out=out, bases=bases, data_root=data_root, device=device)
-    if scheduler is not None:
+    processes = min(processes, len(jobs))  # more would only take cores from those that have a run
+    here = scheduler is None and processes == 1
+    if here:
+        performed = (one(job, watch=watch) for job in jobs)
+    elif scheduler is None:
+        performed = _by_processes(one, jobs, out, processes, progress)
+    else:
         try:
             from lucir_edu import cluster
         except ModuleNotFoundError:
@@ -123,16 +142,40 @@ def sweep(
                 '--scheduler needs Dask; install it: pip install -c constraints.txt -e ".[cluster]"'
             ) from None
         performed = cluster.perform(one, jobs, out, scheduler, progress)
-        for number, (job, run) in enumerate(zip(jobs, performed, strict=True), 1):
-            announce(number, len(jobs), job[0])
-            yield run
-        return
-    processes = min(processes, len(jobs))  # more would only take cores from those that have a run
-    if processes == 1:
-        for number, job in enumerate(jobs, 1):
-            announce(number, len(jobs), job[0])
-            yield one(job, watch=watch)
-        return
+    failed: dict[str, str] = {}
+    with contextlib.closing(performed):
+        for number, (name, _) in enumerate(jobs, 1):
+            if here:
+                announce(number, len(jobs), name)
+            run = next(performed)
+            if not here:
+                announce(number, len(jobs), name)
+            if isinstance(run, UsageError):
+                failed[name] = str(run)
+            else:
+                yield run
+    if failed:
+        reasons = set(failed.values())
+        told = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        if len(failed) == len(jobs) and len(reasons) == 1:
+            (told,) = reasons
+        elif len(jobs) > 1:
+            told = f"{len(failed)} of {len(jobs)} runs failed, the others are in {out}: {told}"
+        raise UsageError(told)
+
+
+def _told_apart(config: Config) -> Config:
+    """The settings that decide a run's results; more processes (workers) read the same images."""
+    return dataclasses.replace(config, workers=0)
+
+
+def _by_processes(
+    one: Callable[..., runs.Run | UsageError],
+    jobs: Sequence[Job],
+    out: Path,
+    processes: int,
+    progress: Callable[[float, int], object],
+) -> Iterator[runs.Run | UsageError]:
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
     shares = context.RawArray("d", [runs.is_complete(out / name) for name, _ in jobs])
@@ -147,16 +190,14 @@ def sweep(
             job[0]: pool.apply_async(_perform_here, (one, job, jobs.index(job)))
             for job in runs.bases_first(jobs)
         }
-        for number, (name, _) in enumerate(jobs, 1):
-            run = _result(performed.pop(name), workers, out, look)
-            announce(number, len(jobs), name)
-            yield run
+        for name, _ in jobs:
+            yield _result(performed.pop(name), workers, out, look)
 
 
 def _result(
     performed: AsyncResult, workers: set[BaseProcess], out: Path, look: Callable[[], object]
-) -> runs.Run:
-    """A job's run; a pool would wait forever for the run of a worker that was killed."""
+) -> runs.Run | UsageError:
+    """A job's result; a pool would wait forever for the run of a worker that was killed."""
     while True:
         try:
             return performed.get(timeout=1)
@@ -177,7 +218,8 @@ def _perform(
     data_root: str | Path | None,
     device: str,
     watch: Callable[[Event], object] = lambda event: None,
-) -> runs.Run:
+) -> runs.Run | UsageError:
+    """A job's run, or the error that ended it: the other jobs are done all the same."""
     # Image files are read by other processes, which a daemonic process may not start
     multiprocessing.current_process().daemon = False
     name, config = job
@@ -185,16 +227,19 @@ def _perform(
     base = None
     if not (out / name / runs.RESULTS).exists():
         base = runs.same_base(config, dataset, device, _readable(bases))
-    return runs.perform(
-        config,
-        dataset,
-        preset=preset,
-        out=out / name,
-        resume=True,
-        base=base,
-        device=device,
-        watch=watch,
-    )
+    try:
+        return runs.perform(
+            config,
+            dataset,
+            preset=preset,
+            out=out / name,
+            resume=True,
+            base=base,
+            device=device,
+            watch=watch,
+        )
+    except UsageError as error:
+        return error
 
 
 def _readable(folder: Path) -> Iterator[runs.Run]:
@@ -221,7 +266,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _perform_here(one: Callable[..., runs.Run], job: Job, number: int) -> runs.Run:
-    run = one(job, watch=Share(partial(_shares.__setitem__, number)))
+def _perform_here(
+    one: Callable[..., runs.Run | UsageError], job: Job, number: int
+) -> runs.Run | UsageError:
+    def tell(message: Warning, *_: object) -> None:
+        print(f"lucir-edu: warning: {job[0]}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        run = one(job, watch=Share(partial(_shares.__setitem__, number)))
     _shares[number] = 1
     return run

@@ -167,10 +167,10 @@ def train(
             teacher's output is None in the base phase, and where no setting needs a teacher.
 
     Raises:
-        UsageError: the data or the device does not fit the config; ``start`` or ``midway`` does
-            not; ``objective`` does not return scalars by name, with the same names at every step of
-            a phase; a loss or an output is not a number; every parameter is frozen; or an image
-            cannot be read.
+        UsageError: the data or the device does not fit the config; a class has no image; ``start``
+            or ``midway`` does not fit; ``objective`` does not return scalars by name, with the same
+            names at every step of a phase, one of which depends on what is learned; a loss or an
+            output is not a number; every parameter is frozen; or an image cannot be read.
 
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
@@ -201,6 +201,7 @@ class Learner:
         self.config, self.device, self.objective = config, device, objective
         self.precision = hardware.pick_precision(config.precision, device)
         self.stream = stream.make(config, dataset)
+        self.stream.check()
         ordered = self.stream.dataset
         self.train_images = loader.make(ordered.train, ordered, config, device)
         self.test_images = loader.make(ordered.test, ordered, config, device)
@@ -301,7 +302,13 @@ class Learner:
                 _check_terms(terms, sums or self.losses)
                 optimizer.param_groups[0]["lr"] = rate(step)
                 optimizer.zero_grad()
-                torch.stack(list(terms.values())).sum().backward()
+                total = torch.stack(list(terms.values())).sum()
+                if not total.requires_grad:
+                    raise UsageError(
+                        f"no term of the objective ({', '.join(terms)}) depends on what is learned "
+                        "here; is one detached, or does each work on what is frozen?"
+                    )
+                total.backward()
                 optimizer.step()
                 step += 1
                 terms = {name: term.detach() for name, term in terms.items()}

@@ -1,6 +1,8 @@
 """Glyphs-100: what it is made of, and that it comes out of the cache as it went in."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,6 +133,18 @@ def test_a_root_that_cannot_be_written_to_only_costs_the_rendering(tmp_path, mon
     monkeypatch.setattr("lucir_edu.files.Path.touch", refuse)
     assert len(glyphs.load(tmp_path).train.labels) == 10_000
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_full_disk_only_costs_the_rendering(tmp_path):
+    code = """if True:
+        import pathlib, resource, sys
+        from lucir_edu.datasets import glyphs
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # of a file
+        print(len(glyphs.load(pathlib.Path(sys.argv[1])).train.labels))
+    """
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("10000\n", "")
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_subset_and_limit(data):

@@ -281,10 +281,12 @@ def test_what_a_run_killed_while_it_wrote_leaves_is_removed(settings, dataset, t
         perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(PhaseStart, 1))
     names = {path.name for path in tmp_path.iterdir()}
     (tmp_path / ".results.json.x1y2z3.tmp").touch()
+    (tmp_path / ".phase_00.safetensors.x1y2z3.tmp").touch()
+    (tmp_path / ".notes.tmp").write_text("the user's own")
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", resume=True,
                 watch=stop(PhaseStart, 1))  # fmt: skip
-    assert {path.name for path in tmp_path.iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == {*names, ".notes.tmp"}
 
 
 def test_what_a_run_killed_at_its_very_end_leaves_is_removed(whole, settings, dataset):

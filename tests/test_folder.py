@@ -240,6 +240,17 @@ def odd_root(make_root):
     return root
 
 
+def test_a_link_to_a_folder_above_itself_adds_nothing(make_root):
+    root = make_root()
+    before = folder.load(root)
+    (root / "train" / "a" / "loop").symlink_to(root / "train" / "a")
+    (root / "train" / "b" / "again").symlink_to(root / "train" / "b")
+    (root / "train" / "b" / "twice").symlink_to(root / "train" / "b")
+    assert names(folder.load(root).train) == names(before.train)
+    (root / "train" / "c" / "shared").symlink_to(root / "val" / "c")  # elsewhere: it counts
+    assert len(folder.load(root).train.labels) == len(before.train.labels) + 2
+
+
 GOOD = ["0.jpg", "1.jpg", "2.jpg", "clear grey.png", "clear.png", "cmyk.JPEG", "dot.JPG",
         "gif.gif", "grey.png", "grey16.png", "line.png", "linked.jpg", "né\n w.jpg", "palette.PNG",
         "\udcff.jpg", "inside.jpg"]  # fmt: skip

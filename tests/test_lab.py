@@ -19,6 +19,7 @@ from lucir_edu.lab import drawings, lessons, plots, report, sphere
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.panels import MarginPanel, SpherePanel, TrainingPanel
 from lucir_edu.lab.playground import playground
+from lucir_edu.lab.views import angles
 from lucir_edu.model import build
 from lucir_edu.trainer import EpochEnd, PhaseEnd, State, objective, train
 
@@ -159,6 +160,16 @@ def test_features_are_drawn_where_they_are_at_the_end_and_where_they_came_from(t
         ends = np.array([way.get_xydata() for way in ways])
         moves = np.stack([positions[0, :6].reshape(-1, 2), positions[2, :6].reshape(-1, 2)], axis=1)
         np.testing.assert_array_equal(ends, moves)
+
+
+def test_a_base_phase_of_one_class_has_no_angle_yet(make_config, dataset, recwarn):
+    config = make_config(base_classes=1, increment=1, top_k=1, epochs=1)
+    run = runs.perform(config, dataset, device="cpu")
+    words = [angles(run, phase, True).words for phase in range(3)]
+    assert words[0] == "After phase 0: there are no two classes yet."
+    assert words[1].startswith("After phase 1: there are no two old classes yet, an old and a new")
+    assert words[2].startswith("After phase 2: two old classes are ")
+    assert not any(isinstance(warning.message, RuntimeWarning) for warning in recwarn)
 
 
 def test_pairs_of_letters_are_shown_side_by_side():

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -285,6 +287,23 @@ def test_a_block_is_torchvision_s(planes):
         results.append([out, x.grad, *gradients])
     for ours, truth in zip(*results, strict=True):
         torch.testing.assert_close(ours.double(), truth, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("planes", [4, 7, 8, 12, 15])
+def test_a_narrow_block_stays_in_its_memory(planes):
+    """In another process, because the library that writes outside of it takes the process down."""
+    code = f"""if True:
+        import torch
+        from lucir_edu.model import Block
+        torch.set_num_threads(2)
+        block = Block({planes}, {2 * planes}, 2).to(memory_format=torch.channels_last)
+        for _ in range(6):
+            x = torch.randn(7, {planes}, 224, 224).to(memory_format=torch.channels_last)
+            block(x.requires_grad_()).sum().backward()
+            junk = [torch.randn(3 + i) for i in range(50)]
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["small", "resnet20", "resnet32"])

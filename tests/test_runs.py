@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from lucir_edu import metrics, runs
 from lucir_edu.config import METHODS, Config, UsageError
 from lucir_edu.runs import Run, perform
-from lucir_edu.trainer import PhaseEnd, PhaseStart
+from lucir_edu.trainer import PhaseEnd, PhaseStart, train
 
 FILES = ["arrays.npz", "phase_00.safetensors", "phase_01.safetensors", "phase_02.safetensors",
          "results.json"]  # fmt: skip
@@ -366,11 +366,16 @@ def test_a_run_that_went_on_elsewhere_says_so(halted, short, dataset):
 
 
 @pytest.mark.parametrize(("part", "kind"), [("test", "test"), ("train", "training")])
-def test_a_class_without_an_image_is_named(short, dataset, part, kind):
+def test_a_class_without_an_image_is_named(short, dataset, part, kind, tmp_path):
     split = getattr(dataset, part)
     rest = split.take(torch.nonzero(split.labels != 10)[:, 0])
-    with pytest.raises(UsageError, match=f"class '{dataset.classes[10]}' has no {kind} image"):
-        perform(short, dataclasses.replace(dataset, **{part: rest}), device="cpu")
+    lacking = dataclasses.replace(dataset, **{part: rest})
+    told = f"class '{dataset.classes[10]}' has no {kind} image"
+    with pytest.raises(UsageError, match=told):
+        perform(short, lacking, out=tmp_path / "run", device="cpu")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=told):
+        next(train(short, lacking, device="cpu"))
 
 
 def test_a_run_starts_from_its_base_phase(halted, short, dataset):
@@ -481,6 +486,7 @@ def made_up(method="lucir", preset="glyphs-b50-5", seed=0, average=60.0, nme=50.
             "bounds": [0, 2, 4], "phases": [{"old_to_new": None}, {"old_to_new": average / 4}],
             "average_incremental_accuracy": summary, "last_accuracy": {"cnn": average - 10,
             "nme": nme}, "forgetting": {"cnn": 12.0, "nme": nme}, "classes": list("abcd"),
+            "environment": {"precision": "float32", "device": "cpu", "torch": "2.15.0"},
         },
         {"weight_norms": np.array([[1.0, 1.0, np.nan, np.nan], [1.0, 3.0, 4.0, 5.0]])},
     )  # fmt: skip
@@ -583,6 +589,16 @@ def test_runs_on_other_classes_are_no_seeds_of_one_row():
     other["classes"] = list("abcx")
     with pytest.raises(UsageError, match="glyphs-b50-5, lucir, have different classes"):
         runs.compare([made_up(), other])
+
+
+@pytest.mark.parametrize("part", ["precision", "device", "torch"])
+def test_a_row_of_runs_that_were_not_computed_alike_is_told(part, recwarn):
+    alike, other = [made_up(seed=0), made_up(seed=1)], made_up(seed=2)
+    runs.compare(alike)
+    assert not recwarn
+    other["environment"][part] = "else"
+    with pytest.warns(runs.MixtureWarning, match=f"differ in {part} .*else"):
+        runs.compare([*alike, other])
 
 
 def test_a_run_that_is_not_complete_is_not_compared():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from unittest import mock
 
 import cloudpickle
@@ -21,6 +22,7 @@ import torch
 import lucir_edu
 from lucir_edu import cli, cluster, datasets, hardware, runs, sweep
 from lucir_edu.config import UsageError, parse, preset
+from lucir_edu.trainer import TrainingWarning
 
 QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_class=2",
          "--set", "width=4", "--set", "precision=float32"]  # fmt: skip
@@ -281,7 +283,66 @@ def test_there_are_no_more_processes_than_runs(tmp_path):
     assert events and run["environment"]["threads"] == torch.get_num_threads()
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_that_fails_does_not_stop_the_others(processes, tmp_path, capfd):
+    """A learning rate at which the loss is no longer a number."""
+    arguments = ["sweep", "glyphs-b50-5", *QUICK, "--set", "base_classes=90", "--set",
+                 "batch_size=16", "--set", "method=replay", "--grid", "lr=1000,0.05,0.02",
+                 "--processes", processes, "--out", str(tmp_path)]  # fmt: skip
+    for _ in range(2):  # the second time only the one that failed is tried again
+        assert cli.main(arguments) == 2
+        printed = capfd.readouterr()
+        last = printed.err.rpartition("lucir-edu: ")[2]
+        told = r"1 of 3 runs failed, the others are in .*: \S*,lr=1000.0/seed0: the loss is no .*"
+        assert re.fullmatch(told, last.strip())
+        rows = re.findall(r"^replay .*lr=(\S+)", printed.out, re.M)
+        assert rows == ["0.05", "0.02"]
+    done = [run["config"]["lr"] for run in runs.find([tmp_path])]
+    assert sorted(done) == [0.02, 0.05]
+
+
+def test_when_all_runs_fail_alike_it_is_told_once(tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise UsageError("no luck")
+
+    monkeypatch.setattr(runs, "perform", fail)
+    told = mistake(capsys, *GRID, "--seeds", "2", "--out", str(tmp_path))
+    assert told == "lucir-edu: no luck\n"
+
+
+def test_a_run_is_known_by_its_settings_however_they_were_named(tmp_path):
+    settings = [parse(["base_classes=90", "epochs=1", "train_per_class=4", "test_per_class=2"])]
+    events = []
+    (first,) = sweep.sweep("glyphs-b50-5", settings, [0], tmp_path)
+    for other in (dict(reversed(settings[0].items())), {**settings[0], "method": "lucir"},
+                  {**settings[0], "workers": 1}):  # fmt: skip
+        (again,) = sweep.sweep("glyphs-b50-5", [other], [0], tmp_path, watch=events.append)
+        assert again.path == first.path and not events
+    (other,) = sweep.sweep("glyphs-b50-5", settings, [1], tmp_path)
+    assert other.path != first.path
+    assert len(list(runs.find([tmp_path]))) == 2
+
+
+def test_warnings_of_other_processes_name_the_run(monkeypatch, capsys):
+    def one(job, watch):
+        warnings.warn("it cannot go well", TrainingWarning, stacklevel=1)
+        return job
+
+    monkeypatch.setattr(sweep, "_shares", [0.0])
+    assert sweep._perform_here(one, ("lr=9/seed0", preset()), 0) == ("lr=9/seed0", preset())
+    told = capsys.readouterr().err
+    assert told == "lucir-edu: warning: lr=9/seed0: it cannot go well\n" and sweep._shares == [1]
+
+
 # ---- Mistakes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "specs", [["lr=0.1", "lr=0.2"], ["cosine", "less_forget,cosine"], ["cosine", "cosine=true"]]
+)
+def test_a_setting_that_is_named_twice(specs):
+    with pytest.raises(UsageError, match="is named twice; give all its values at once"):
+        sweep.grid(specs)
 
 
 @pytest.mark.parametrize(

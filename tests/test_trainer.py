@@ -203,6 +203,19 @@ def test_an_objective_that_returns_something_else_is_told(terms, says, make_conf
     assert says in str(told.value)
 
 
+@pytest.mark.parametrize("when", ["always", "while the head alone is tuned"])
+def test_an_objective_without_anything_to_learn_is_told(when, make_config, dataset):
+    def mine(config, output, targets, old, num_old):
+        return {"mine": output.features.square().mean() if when != "always" else torch.ones(())}
+
+    with pytest.raises(UsageError, match=r"no term of the objective \(mine\) depends on what"):
+        for event in train(
+            make_config(balanced_finetune=True), dataset, device="cpu", objective=mine
+        ):
+            last = event
+    assert when == "always" or (last.phase, last.epoch) == (1, 2)
+
+
 @pytest.mark.parametrize("when", ["step", "epoch"])
 def test_an_objective_whose_terms_come_and_go_is_told(when, make_config, dataset):
     count = 0

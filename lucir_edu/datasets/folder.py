@@ -171,8 +171,13 @@ def _split(root: Path, part: str, classes: Iterable[str], digest: "hashlib._Hash
     paths, counts, empty = [], [], []
     for name in classes:
         top = root / part / name
-        names = []
+        names, visited = [], set()
         for folder, below, files in os.walk(top, followlinks=True, onerror=fail):
+            real = os.path.realpath(folder)
+            if real in visited:  # by a link, perhaps to a folder above itself
+                below.clear()
+                continue
+            visited.add(real)
             below[:] = sorted(b for b in below if not b.startswith("."))
             names += [os.path.join(folder, file) for file in sorted(files) if _is_image(file)]
         if not names:

@@ -160,6 +160,6 @@ def _read(cache: Path) -> dict[str, Tensor] | None:
 
 
 def _write(cache: Path, tensors: dict[str, Tensor]) -> None:
-    """A folder that cannot be written to only means that images are rendered again."""
-    with contextlib.suppress(OSError), whole(cache) as temporary:
+    """A folder that cannot be written to, or is full, only means that images are rendered again."""
+    with contextlib.suppress(OSError, SafetensorError), whole(cache) as temporary:
         save_file(tensors, temporary, metadata={"digest": _digest(tensors)})

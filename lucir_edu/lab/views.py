@@ -185,8 +185,11 @@ def angles(run: Run, phase: int, wide: bool) -> Drawing:
     )
     _square(layout, 180, run["bounds"][1 : phase + 1])
     layout["xaxis2"]["range"] = [0, 180]
-    layout["yaxis2"]["range"] = [0, 1.05 * max(max(trace["y"], default=0) for trace in traces[1:])]
-    words = f"After phase {phase}: {alike} are {pairs[alike].mean():.0f}° apart on average"
+    highest = max(max(trace["y"], default=0) for trace in traces[1:])
+    layout["yaxis2"]["range"] = [0, 1.05 * highest or 100]
+    words = f"After phase {phase}: there are no {alike} yet"
+    if len(pairs[alike]):
+        words = f"After phase {phase}: {alike} are {pairs[alike].mean():.0f}° apart on average"
     if num_old:
         between = degrees[:num_old, num_old:seen]
         row, column = np.unravel_index(between.argmin(), between.shape)
