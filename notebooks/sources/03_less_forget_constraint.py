@@ -179,8 +179,7 @@ assert blind < 1e-6 and moved > 0.8
 #
 # $$L^G_{dis}(x) = 1 - \langle \bar f^*(x), \bar f(x) \rangle$$
 #
-# (G for *global*, C for *class*.) This is exactly the drift from above, now used as a loss, on all images of the batch,
-# including new ones.
+# This is exactly the drift from above, now used as a loss, on all images of the batch, including new ones.
 #
 # ## Exercise 2: less-forget
 #
@@ -228,7 +227,8 @@ lessons.source(losses.less_forget)
 #
 # $$\lambda = \lambda_{base} \sqrt{|C_n| / |C_o|},$$
 #
-# while the authors' code, which produced the paper's numbers, computes $\lambda_{base}\sqrt{|C_o| / |C_n|}$.
+# while the authors' published code, by which others get numbers like the paper's (`06`), computes
+# $\lambda_{base}\sqrt{|C_o| / |C_n|}$.
 #
 # ## Exercise 3: lambda
 #
@@ -533,17 +533,16 @@ for rule, phase in unstable.items():
     print(f"the {rule}'s rule, seed 2, phase 1:", ", ".join(f"{v:.3f}" for v in loss[rule]))
     print(f"    old classes in the end {phase['cnn_old']:.1f} %")  # fmt: skip
 assert loss["code"][1] > 7 * loss["code"][0] and max(loss["paper"]) < 3 * loss["paper"][0]
-calm = [run["phases"][1]["losses"]["less_forget"] for run in runs.load_bank("glyphs-b50-5")
-        if runs.label(run) == "lucir" and run["seed"] != 2]  # fmt: skip
-assert len(calm) == 4
-assert all(max(values) < 3.2 * values[0] and values[-1] / code_rule < 0.05 for values in calm)
+calm = [run["phases"][1]["losses"]["less_forget"] for run in by_rule["code"][:2]]
+assert [round(max(values) / values[0]) for values in calm] == [3, 2]
+assert all(0.03 < values[-1] / code_rule < 0.05 for values in calm)
 assert abs(loss["code"][-1] - loss["paper"][-1]) < 0.02
 assert 13.5 < unstable["paper"]["cnn_old"] - unstable["code"]["cnn_old"] < 14.5
 
 # %% [markdown]
 # In the second epoch, when the learning rate has just reached its maximum, the loss jumps: with the code's rule to
 # eight times what it was, with the paper's to less than three times. (On seeds 0 and 1 the code's rule stays at about
-# two and three times, and ends near 0.04.) At the end of the phase the two losses are about the same, though one is
+# three and two times, and ends near 0.04.) At the end of the phase the two losses are about the same, though one is
 # weighted five times as much; but with the code's rule the accuracy of the old classes is 14 points lower. So $\lambda
 # = 11.2$ at a learning rate of 0.1 is close to the edge that you met above with $\lambda = 30$: of the five recorded
 # starts, this one went over it. A single seed would have told you either that the code's rule is as good as the

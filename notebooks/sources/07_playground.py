@@ -31,7 +31,7 @@ table = {row["label"]: row for row in runs.compare(bank)}
 # %% [markdown]
 # ## What is recorded
 #
-# These are all the settings that come with the course, mean ± sd over seeds. (First the average incremental accuracy of
+# These are all recorded settings of `glyphs-b50-5`, mean ± sd over seeds. (First the average incremental accuracy of
 # the head, then the share of old classes' images taken for new ones at the end.)
 
 # %%
@@ -43,8 +43,8 @@ for label, row in sorted(table.items(), key=lambda item: -item[1]["average (CNN)
 # %% [markdown]
 # ## Predict
 #
-# Choose two settings above that you have not compared yet. Which is better, and by how much more than
-# the spread of the seeds?
+# Choose two settings above that you have not compared yet (those in the cell are an example). Which is better, and by
+# how much more than the spread of the seeds?
 
 # %%
 my_pair = ("lucir", "cosine+mr")  # two labels from the list above
@@ -117,14 +117,15 @@ for field in dataclasses.fields(settings):
     print(f"{field.name} = {getattr(settings, field.name)!r}")
 
 # %% [markdown]
-# One phase takes a few seconds. Change the first line and run the cell again, as often as you like:
+# One phase takes a few seconds. Change the first line and run the cell again, as often as you like. (`bases` has a base
+# network for either head, as long as the settings leave the base phase as it is.)
 
 # %%
 mine = config.preset("glyphs-b50-5", method="lucir", margin=0.3, top_k=3)
-end = lessons.learn(mine, data, bases["cosine"], until=1).measurement
+base = bases["cosine" if mine.cosine else "linear"]
+end = lessons.learn(mine, data, base, until=1).measurement
 print(f"after phase 1: all {end.cnn:.1f} %, old {end.cnn_old:.1f} %, new {end.cnn_new:.1f} %, "
       f"old taken for new {end.old_to_new:.1f} %")  # fmt: skip
-assert end.cnn > 40, "a network that has learned something"
 
 # %% [markdown]
 # ## Chance or finding?
@@ -133,11 +134,11 @@ assert end.cnn > 40, "a network that has learned something"
 # how far apart are two runs of the same setting?
 
 # %%
-my_guess_apart = 1.0  # points
+my_guess_apart = 3.0  # points
 
 # %%
 again = dataclasses.replace(mine, seed=1)
-other = lessons.learn(again, data, bases["cosine"], until=1).measurement
+other = lessons.learn(again, data, base, until=1).measurement
 print(
     f"seed 0: {end.cnn:.1f} %, seed 1: {other.cnn:.1f} %; your guess: {my_guess_apart} points apart"
 )
@@ -146,7 +147,6 @@ print(f"whole runs, five seeds: sd {spread:.1f} points")
 each = [run["average_incremental_accuracy"]["cnn"] for run in bank if runs.label(run) == "lucir"]
 print("one by one:", ", ".join(f"{value:.1f}" for value in each), "%")
 assert max(each) - sorted(each)[1] < 3 < 7 < sorted(each)[1] - min(each)
-assert 0 < abs(end.cnn - other.cnn) < 8
 
 # %% [markdown]
 # A difference between two single runs that is not clearly larger than $\sqrt 2$ times that sd is not a finding, unless
@@ -256,12 +256,12 @@ for event in trainer.train(few, own, device="cpu"):
 #   --set base_classes=10 --grid cosine,less_forget,margin_ranking
 # ```
 #
-# **2.** From `bases` the gap nearly disappears: decay shortens what is new, and what is old is frozen. From scratch
-# the gap is wider than usual, because the base classes' embeddings are short too. LUCIR is not better in either case:
-# lengths are divided out before they can do harm, or good.
+# **2.** After phase 1, from `bases` the gap nearly disappears: decay shortens what is new, and what is old is frozen.
+# From scratch it is far wider than usual, because the base classes' embeddings are short too. LUCIR gains nothing in
+# either case: lengths are divided out before they can do harm, or good.
 #
-# **3.** None that is of use: at 20 margin ranking adds more than at 5; at 80 the less-forget term drowns out the
-# others, and training fails with margin ranking and without.
+# **3.** None that is of use among the three we tried (5, 20 and 80): at 20 margin ranking adds more than at 5; at 80
+# the less-forget term drowns out the others, and training fails with margin ranking and without.
 #
 # **6.** Cosine normalization. Margin ranking comes second; next to a cosine head it adds a little. And less-forget
 # *costs* accuracy, next to whatever else is on: it holds the features of a network that has seen ten classes, and all
@@ -290,13 +290,18 @@ average = {label: run["average_incremental_accuracy"]["cnn"]
 # %%
 heavy = dataclasses.replace(settings, weight_decay=0.005)
 end = lessons.learn(heavy, data, bases["cosine"], until=1).measurement
-gap = 100 * (end.weight_norm_new / end.weight_norm_old - 1)
-scratch, usual = (runs.norm_gap((first | asked)[label])
-                  for label in ("lucir weight_decay=0.005", "lucir"))  # fmt: skip
-print(f"2. norm gap, from bases, after phase 1: {gap:.0f} %; from scratch, at the end: "
-      f"{scratch:.0f} %, usual {usual:.0f} %")  # fmt: skip
-assert gap < 15 and scratch > usual + 10
-assert end.cnn < first["lucir"]["phases"][1]["cnn"] + 1.5
+usual, scratch = ((first | asked)[label]["phases"][1]
+                  for label in ("lucir", "lucir weight_decay=0.005"))  # fmt: skip
+found = {"usual decay": usual, "more, from bases": dataclasses.asdict(end),
+         "more, from scratch": scratch}  # fmt: skip
+for name, phase in found.items():
+    base, new = phase["weight_norm_old"], phase["weight_norm_new"]
+    print(f"2. {name}, after phase 1: lengths {base:.2f} and {new:.2f}, gap "
+          f"{100 * (new / base - 1):.0f} %, accuracy {phase['cnn']:.1f} %")  # fmt: skip
+assert end.weight_norm_new < 1.15 * end.weight_norm_old
+assert scratch["weight_norm_new"] > 2 * scratch["weight_norm_old"]
+assert scratch["weight_norm_old"] < 0.7 * usual["weight_norm_old"]
+assert max(end.cnn, scratch["cnn"]) < usual["cnn"] + 1
 assert average["lucir weight_decay=0.005"] < average["lucir"]
 
 # %%
