@@ -466,7 +466,7 @@ def _check(run: Run) -> None:
         (run["seed"] == config.seed, "seed"),
         (run["method"] == method_of(config), "method"),
         (_all(str, (run["preset"], run["data_fingerprint"])), "names"),
-        (_all(str | int | None, dict(run["environment"]).values()), "environment"),
+        (_all(str | int | None, run["environment"].values()), "environment"),
         (all(_all(FIGURE, (run[s]["cnn"], run[s]["nme"])) for s in summaries), "summaries"),
         ({"confusion_cnn", "weight_norms"} <= run.arrays.keys(), ARRAYS),
     ):

@@ -893,6 +893,7 @@ def look(folder):
     if run.complete:
         runs.compare([run])
     runs.firsts([run])
+    runs.stale(run)
     for phase in range(len(run["phases"])):
         views.figures(run, phase)
         for view in views.known(run):

@@ -428,6 +428,7 @@ DAMAGE = {
     "config of another program": lambda f: edit(f / "results.json", config={"layers": 3}),
     "config with a wrong value": lambda f: edit(f / "results.json", config={"epochs": -1}),
     "phases missing": lambda f: edit(f / "results.json", phases=[]),
+    "environment a list": lambda f: edit(f / "results.json", environment=[]),
     "no classes": lambda f: edit(f / "results.json", bounds=[]),
     "arrays cut": lambda f: cut(f / "arrays.npz"),
     "arrays empty": lambda f: (f / "arrays.npz").write_bytes(b""),
