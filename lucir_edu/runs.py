@@ -254,7 +254,7 @@ def _told(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def deciding(config: Config) -> dict[str, Any]:
     """The settings that decide the results; more processes (workers) read the same images."""
     return {key: value for key, value in config.to_dict().items() if key != "workers"}
 
@@ -262,7 +262,7 @@ def _settings(config: Config) -> dict[str, Any]:
 def _identity(config: Config, stream: Stream, environment: Mapping[str, Any]) -> str:
     """What must be the same for a training to continue in the middle of a phase."""
     machine = {key: environment[key] for key in MACHINE}
-    about = [_settings(config), stream.dataset.fingerprint, machine]
+    about = [deciding(config), stream.dataset.fingerprint, machine]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
@@ -274,8 +274,8 @@ def _earlier(
         check_free(out)
     if not (out / RESULTS).exists():
         return None
-    earlier, wanted = load(out), _settings(config)
-    had = _settings(Config.from_dict(earlier["config"]))
+    earlier, wanted = load(out), deciding(config)
+    had = deciding(Config.from_dict(earlier["config"]))
     changed = [key for key in wanted if had[key] != wanted[key]]
     if changed:
         was = ", ".join(f"{key}={had[key]}" for key in changed)

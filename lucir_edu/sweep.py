@@ -4,7 +4,6 @@ They are performed in this process, by several processes, or by the workers of a
 """
 
 import contextlib
-import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -100,8 +99,8 @@ def sweep(
     # Absolute, because a cluster's workers start in other folders
     out = Path(out).absolute()
     # A run is known by its settings: its folder is called otherwise if they were named otherwise
-    kept = {(run["preset"], _told_apart(Config.from_dict(run["config"]))): run.path
-            for run in _readable(out)}  # fmt: skip
+    kept = [(run.path, run["preset"], runs.deciding(Config.from_dict(run["config"])))
+            for run in _readable(out)]  # fmt: skip
     jobs: list[Job] = []
     names: dict[tuple[str, int], str] = {}
     for setting, seed in itertools.product(settings, seeds):
@@ -114,7 +113,8 @@ def sweep(
         names[row] = name
         path = out / name / f"seed{seed}"
         if not (path / runs.RESULTS).exists():
-            path = kept.get((preset, _told_apart(config)), path)
+            mine = [preset, runs.deciding(config)]
+            path = next((where for where, *about in kept if about == mine), path)
         jobs.append((path.relative_to(out).as_posix(), config))
     if not jobs:
         raise UsageError("a sweep needs at least one seed; set --seeds")
@@ -162,11 +162,6 @@ def sweep(
         elif len(jobs) > 1:
             told = f"{len(failed)} of {len(jobs)} runs failed, the others are in {out}: {told}"
         raise UsageError(told)
-
-
-def _told_apart(config: Config) -> Config:
-    """The settings that decide a run's results; more processes (workers) read the same images."""
-    return dataclasses.replace(config, workers=0)
 
 
 def _by_processes(

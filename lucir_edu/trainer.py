@@ -302,13 +302,7 @@ class Learner:
                 _check_terms(terms, sums or self.losses)
                 optimizer.param_groups[0]["lr"] = rate(step)
                 optimizer.zero_grad()
-                total = torch.stack(list(terms.values())).sum()
-                if not total.requires_grad:
-                    raise UsageError(
-                        f"no term of the objective ({', '.join(terms)}) depends on what is learned "
-                        "here; is one detached, or does each work on what is frozen?"
-                    )
-                total.backward()
+                torch.stack(list(terms.values())).sum().backward()
                 optimizer.step()
                 step += 1
                 terms = {name: term.detach() for name, term in terms.items()}
@@ -596,6 +590,11 @@ def _check_terms(terms: object, before: Mapping[str, object]) -> None:
             if isinstance(term, Tensor):
                 what = f"a tensor of shape {tuple(term.shape)}: take the mean over the batch"
             raise UsageError(f"the objective's term {name} must be a scalar tensor, not {what}")
+    if not any(term.requires_grad for term in terms.values()):
+        raise UsageError(
+            f"no term of the objective ({', '.join(terms)}) depends on what is learned here; is "
+            "one detached, or does each work on what is frozen?"
+        )
     if before and terms.keys() != before.keys():
         raise UsageError(
             f"an objective returns the same terms at every step of a phase, not {', '.join(terms)} "

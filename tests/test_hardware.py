@@ -138,6 +138,19 @@ def test_a_result_tells_the_commit_and_whether_files_differ_from_it(tmp_path, mo
     assert hardware._commit() == head + "+"
 
 
+def test_the_code_s_fingerprint_is_of_all_that_a_training_imports():
+    code = """if True:
+        import sys
+        from lucir_edu import trainer
+        from lucir_edu.datasets import cifar, folder, glyphs  # (each is imported when asked for)
+        for name, module in sys.modules.items():
+            if name.startswith("lucir_edu."):
+                print("/".join(name.split(".")[1:]) + "/__init__" * hasattr(module, "__path__"))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {*done.stdout.split()} - {"files"} == {*hardware.MODULES}
+
+
 def test_the_code_s_fingerprint_sees_code_and_neither_comments_nor_docstrings_nor_layout():
     code = 'def f(x):\n    """Why."""\n    # so\n    return [x, "y"]\n'
     same = 'def f(x):\n    """Because\n    of that."""\n\n    return [\n        x, "y"]  # so\n'

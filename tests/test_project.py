@@ -166,6 +166,9 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
     assert min(minutes) > 85 and 200 < max(minutes) < 240, "06: 1½ to more than three hours"
     assert len(every) == 22
     assert "Twenty-two with 30 epochs per phase" in TOLD
+    usual = [run["config"]["order_seed"] == 1993 for run in every]
+    assert sum(usual) == 11 == len(every) - sum(usual)
+    assert "eleven in class order 1993, eleven in the orders of seeds 1 and 2" in TOLD
     several = [row for row in runs.compare(every) if len(row["seeds"]) > 1]
     for row in several:
         values = [f"{row[f'{of} ({kind})'][0]:.2f} ± {row[f'{of} ({kind})'][1]:.2f}"

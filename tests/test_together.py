@@ -59,6 +59,7 @@ def test_run_by_torchrun_prints_once_and_leaves_one_set_of_files(tmp_path):
     command = ["-m", "lucir_edu", "run", "glyphs-b50-5", *QUICK, "--out", "run"]
     done = torchrun(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "FutureWarning" not in done.stderr
     assert done.stdout.count("results are in run") == 1
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [
         ["0", "90"],
