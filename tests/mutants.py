@@ -437,8 +437,8 @@ MUTANTS = [
     Mutant(
         "a state within a phase that was learnt from other data is taken",
         "runs.py",
-        "about = [_settings(config), stream.dataset.fingerprint, machine]",
-        "about = [_settings(config), machine]",
+        "about = [deciding(config), stream.dataset.fingerprint, machine]",
+        "about = [deciding(config), machine]",
         "test_faults.py",
         "on_other_data",
     ),
