@@ -36,7 +36,7 @@ lint: $(ready)
 run := $(BIN)/lucir-edu sweep glyphs-b50-5 --out runs/glyphs-b50-5 --processes 2
 results: $(ready)  ## recompute the recorded runs on Glyphs-100
 	$(run) --seeds 5 --grid cosine,less_forget,margin_ranking
-	$(run) --seeds 5 --grid method=finetune,icarl,joint
+	$(run) --seeds 5 --grid method=finetune,icarl,frozen,joint
 	$(run) --seeds 5 --set method=cosine --grid imprint=false
 	$(run) --seeds 3 --set method=cosine --set score_distillation=true
 	$(run) --seeds 3 --grid lambda_rule=paper
@@ -57,13 +57,15 @@ bank: results  ## copy the base networks that the notebooks start from, and the 
 DATA ?= data
 SCHEDULE ?= full
 PROCESSES ?= 1
+full :=
 short := --set epochs=30 --set schedule=linear --set warmup=0.15
 cifar := runs/cifar100-$(SCHEDULE)
 protocol = $(BIN)/lucir-edu sweep $(1) --data-root $(DATA) --bases $(cifar) --out $(cifar)/$(1) \
   $($(SCHEDULE)) --processes $(PROCESSES) --grid order_seed=1993,1,2
 paper: $(ready)  ## the paper's protocols on CIFAR-100: three orders, several methods; calls for a GPU
+	$(if $(filter full short,$(SCHEDULE)),,$(error SCHEDULE=$(SCHEDULE) is neither full nor short))
 	mkdir -p $(cifar)
-	$(call protocol,cifar100-b50-5) --grid method=lucir,cosine+lf,cosine,replay,icarl,finetune,joint
+	$(call protocol,cifar100-b50-5) --grid method=lucir,cosine+lf,cosine,frozen,replay,icarl,finetune,joint
 	$(call protocol,cifar100-2tasks) --grid method=lucir,icarl,replay
 	$(call protocol,cifar100-b50-10) --grid method=lucir,icarl,replay
 	$(call protocol,cifar100-b50-1) --grid method=lucir,icarl

@@ -53,6 +53,7 @@ class Config:
     adaptive_lambda: bool = True  # lambda grows with the classes, Eq. 7
     freeze_old_embeddings: bool | None = None  # None: same as less_forget
     balanced_finetune: bool = False  # a last, class-balanced tuning of the head ("CBF")
+    frozen_network: bool = False  # train nothing after the base phase
     score_distillation: bool = False  # L_dis^C, Eq. 5
     distillation: bool = False  # softened softmax, as in the authors' iCaRL baseline
 
@@ -229,6 +230,7 @@ METHODS: dict[str, dict[str, typing.Any]] = {
     "cosine": {**SWITCHES_OFF, "cosine": True},
     "cosine+lf": {**SWITCHES_OFF, "cosine": True, "less_forget": True},
     "lucir": {"cosine": True, "less_forget": True, "margin_ranking": True},
+    "frozen": {**SWITCHES_OFF, "cosine": True, "frozen_network": True},
     "joint": {**SWITCHES_OFF, "cosine": True, "imprint": False, "joint": True},
 }
 
@@ -332,6 +334,7 @@ SWITCHES = (
     "score_distillation",
     "distillation",
     "balanced_finetune",
+    "frozen_network",
     "adaptive_lambda",
     "imprint",
     "freeze_old_embeddings",
@@ -348,7 +351,7 @@ def method_of(config: Config) -> str:
     def behaviour(c: Config) -> tuple:
         has_memory = c.joint or c.exemplars_per_class > 0 or c.memory_total is not None
         lambda_moves = c.adaptive_lambda and c.less_forget
-        others = (getattr(c, name) for name in SWITCHES[:7])
+        others = (getattr(c, name) for name in SWITCHES[:8])
         return (*others, lambda_moves, c.imprints, c.freezes_old, has_memory)
 
     for name, switches in METHODS.items():
@@ -356,7 +359,7 @@ def method_of(config: Config) -> str:
             return name
     parts = ["cosine" if config.cosine else "linear"]
     parts += ["lf"] * config.less_forget + ["mr"] * config.margin_ranking
-    parts += [name for name in SWITCHES[3:7] if getattr(config, name)]
+    parts += [name for name in SWITCHES[3:8] if getattr(config, name)]
     if config.less_forget and not config.adaptive_lambda:
         parts.append("fixed_lambda")
     if config.imprints != config.cosine:

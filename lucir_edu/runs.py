@@ -43,10 +43,10 @@ CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 MACHINE = ("code", "torch", "device", "precision")  # of an environment: one run has one of each
 LATER = (  # settings that take effect from the first incremental phase on
     "exemplars_per_class", "memory_total", "joint", "less_forget", "margin_ranking", "imprint",
-    "adaptive_lambda", "freeze_old_embeddings", "balanced_finetune", "score_distillation",
-    "distillation", "lambda_base", "lambda_rule", "top_k", "margin", "margin_weight",
-    "margin_reduction", "temperature", "distillation_weight", "balanced_epochs", "balanced_lr",
-    "workers",
+    "adaptive_lambda", "freeze_old_embeddings", "balanced_finetune", "frozen_network",
+    "score_distillation", "distillation", "lambda_base", "lambda_rule", "top_k", "margin",
+    "margin_weight", "margin_reduction", "temperature", "distillation_weight", "balanced_epochs",
+    "balanced_lr", "workers",
 )  # fmt: skip
 
 

@@ -223,12 +223,14 @@ class Learner:
                 teacher = self.net.teacher()
             self.grow(phase, imprinted=None if midway is None else False)
         indices = torch.cat([phase.train, self.memory.indices])
-        steps = config.epochs * len(loader.cut(len(indices), config.batch_size))
+        epochs = 0 if phase.num_old and config.frozen_network else config.epochs
+        steps = epochs * len(loader.cut(len(indices), config.batch_size))
         yield PhaseStart(
             phase.number, len(self.stream.phases), phase.num_old, phase.num_new,
-            len(phase.train), len(self.memory.indices), config.epochs, steps,
+            len(phase.train), len(self.memory.indices), epochs, steps,
         )  # fmt: skip
-        yield from self.fit(phase, indices, teacher, midway)
+        if epochs:
+            yield from self.fit(phase, indices, teacher, midway)
         self.choose_exemplars(phase)
         if config.balanced_finetune and phase.num_old and len(self.memory.indices):
             learnt = [(parameter, parameter.requires_grad) for parameter in self.net.parameters()]

@@ -100,8 +100,10 @@ def test_methods_are_the_named_sets_of_switches():
         "cosine": (True, False, False, False, False, True),
         "cosine+lf": (True, True, False, False, False, True),
         "lucir": (True, True, True, False, False, True),
+        "frozen": (True, False, False, False, False, True),
         "joint": (True, False, False, False, True, False),
     }
+    assert [name for name in METHODS if preset(method=name).frozen_network] == ["frozen"]
     assert preset("cifar100-2tasks", method="finetune").memory_total is None
     assert preset(method="finetune").exemplars_per_class == 0
     assert preset(method="replay").exemplars_per_class > 0
@@ -131,6 +133,7 @@ def test_a_change_comes_on_top_of_the_method():
         ({"imprint": False}, "cosine+lf+mr+no_imprint"),
         ({"freeze_old_embeddings": False}, "cosine+lf+mr+unfrozen"),
         ({"balanced_finetune": True}, "cosine+lf+mr+balanced_finetune"),
+        ({"frozen_network": True}, "cosine+lf+mr+frozen_network"),
         ({"score_distillation": True}, "cosine+lf+mr+score_distillation"),
     ],
 )

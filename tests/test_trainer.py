@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lucir_edu import hardware, losses, memory, trainer
+from lucir_edu import hardware, losses, memory, stream, trainer
 from lucir_edu.config import Config, UsageError
 from lucir_edu.model import CosineHead, IncrementalModel, LinearHead, Output, imprint
 from lucir_edu.trainer import (
@@ -246,6 +246,41 @@ def test_weights_changed_at_the_end_of_the_last_epoch_are_those_that_are_judged(
         if isinstance(event, PhaseEnd) and event.measurement.phase:
             judged.append(event.measurement)
     assert [measurement.weight_norm_new for measurement in judged] == pytest.approx([5, 5])
+
+
+def test_a_frozen_network_only_imprints_new_classes(make_config, dataset):
+    off = {"less_forget": False, "margin_ranking": False}
+    events = train(make_config(frozen_network=True, **off), dataset, device="cpu")
+    plan = stream.make(make_config(), dataset)
+    images, weights, ends = plan.dataset.train, None, []
+    for event in events:
+        if isinstance(event, PhaseStart) and event.phase:
+            assert (event.epochs, event.steps) == (0, 0)
+        assert not (isinstance(event, StepEnd | EpochEnd) and event.phase)
+        if isinstance(event, PhaseEnd):
+            ends.append(event)
+            state = {name: tensor.clone() for name, tensor in event.model.state_dict().items()}
+            rows = event.model.head.weight.detach().clone()
+            if weights is not None:
+                phase = plan.phases[event.measurement.phase]
+                assert all(
+                    torch.equal(tensor, state[name])
+                    for name, tensor in weights.items()
+                    if name.startswith("backbone")
+                )
+                assert torch.equal(rows[: phase.num_old], old_rows)
+                for label in range(phase.num_old, phase.num_seen):  # Qi et al.'s imprinting
+                    x = images.images[images.labels == label].float() / 255
+                    shape = (1, -1, 1, 1)
+                    mean, std = (torch.tensor(v).view(shape) for v in (dataset.mean, dataset.std))
+                    with torch.no_grad():
+                        features = trainer.evaluate(event.model, (x - mean) / std).features
+                    direction = sum(feature / feature.norm() for feature in features)
+                    expected = direction / direction.norm() * old_rows.norm(dim=1).mean()
+                    assert torch.allclose(rows[label], expected, atol=1e-5)
+            weights, old_rows = state, rows
+    assert len(ends) == 3 and ends[-1].measurement.losses == {}
+    assert ends[-1].measurement.eta == ends[0].measurement.eta
 
 
 # ---- A training step against the equations ----------------------------------------------------

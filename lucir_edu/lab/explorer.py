@@ -21,6 +21,7 @@ OTHERWISE = {  # recorded settings besides the eight combinations, in words
     "finetune": "no exemplars (finetune)",
     "icarl": "distillation (icarl)",
     "joint": "all images kept (joint)",
+    "frozen": "base network frozen, new classes imprinted (frozen)",
     "cosine+no_imprint": "cosine, new embeddings start random",
     "cosine+score_distillation": "cosine + score distillation",
     "lucir lambda_rule=paper": "all three, λ by the paper's rule",

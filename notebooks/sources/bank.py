@@ -25,7 +25,7 @@ from lucir_edu.lab.explorer import EIGHT
 
 ROOT = Path(__file__).parents[2]
 PAPER = runs.BANK / "cifar100"
-WHOLE = (*EIGHT, "finetune", "icarl", "joint")
+WHOLE = (*EIGHT, "finetune", "icarl", "frozen", "joint")
 
 
 def keep(sweeps: list[Path]) -> None:

@@ -48,7 +48,7 @@ PEAK = (
 )
 BLOCK = r"(<!-- {name}: made by make notebooks -->\n).*?(<!-- end -->)"
 METHODS = ("finetune", "replay", "icarl", "linear+mr", "linear+lf", "linear+lf+mr", "cosine",
-           "cosine+mr", "cosine+lf", "lucir", "joint")  # fmt: skip
+           "cosine+mr", "cosine+lf", "lucir", "frozen", "joint")  # fmt: skip
 
 
 # ---- From a source to notebooks ---------------------------------------------------------------
