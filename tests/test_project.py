@@ -288,8 +288,8 @@ def test_the_readme_tells_how_many_runs_make_paper_makes():
 def test_the_readme_tells_how_long_the_course_is():
     rows = re.findall(r"^\| \[0\d_.*?\.ipynb\).*", README, re.M)
     minutes = [int(row.split("|")[3]) for row in rows]
-    assert len(minutes) == 8 and sum(minutes) == 345
-    assert "Eight notebooks, nearly six hours." in TOLD
+    assert len(minutes) == 8 and sum(minutes) == 360
+    assert "Eight notebooks, six hours." in TOLD
 
 
 def test_the_readme_has_the_limits_of_a_learner_s_code():

@@ -252,7 +252,7 @@ def test_a_frozen_network_only_imprints_new_classes(make_config, dataset):
     off = {"less_forget": False, "margin_ranking": False}
     events = train(make_config(frozen_network=True, **off), dataset, device="cpu")
     plan = stream.make(make_config(), dataset)
-    images, weights, ends = plan.dataset.train, None, []
+    images, weights, old_rows, ends = plan.dataset.train, None, None, []
     for event in events:
         if isinstance(event, PhaseStart) and event.phase:
             assert (event.epochs, event.steps) == (0, 0)

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lucir_edu import hardware, loader, model, stream, trainer
@@ -63,6 +64,11 @@ def look(
         which = torch.nonzero((labels >= which.start) & (labels < which.stop))[:, 0]
     precision = hardware.pick_precision(config.precision, device)
     return trainer.predict(network, loader.make(images, ordered, config, device), which, precision)
+
+
+def drift(features: Tensor, before: Tensor) -> float:
+    """The mean of 1 minus the cosine of the features (n, d) of some images and those before."""
+    return 1 - F.cosine_similarity(features, before).mean().item()
 
 
 def restore(state: State, config: Config, dataset: Dataset) -> IncrementalModel:

@@ -295,7 +295,7 @@ assert (to_new > 0).mean() > 0.97 and (to_new > 0.3).mean() > 0.5
 # **Predict:** what share is read right in each way?
 
 # %%
-my_guess_told = {"told so": 40, "told so, without the head": 40}  # percent
+my_guess_told = {"told so": None, "told so, without the head": None}  # percent
 
 
 # %%
@@ -558,4 +558,4 @@ assert abs(table["linear+lf"]["old taken for new"][0] - replay_mistaken) < 3
 # - With fewer new images, or with more old ones, the pull is mostly gone: it is the imbalance that does it.
 # - Replay repairs much, but the head stays biased: NME on the same features does better.
 #
-# **Next:** `02_cosine_normalization`.
+# **Next:** [`02_cosine_normalization`](02_cosine_normalization.ipynb).

@@ -540,8 +540,7 @@ assert 3.5 < min(ahead[:2] + ahead[3:]) < max(ahead) < 8.5 and ahead[2] < 0
 # | LUCIR as a whole | the more, the fewer exemplars are kept | when a fifth of the images is kept |
 # | class-balance fine-tuning | unbalanced heads, by nine points | LUCIR: one to three points |
 #
-# On CIFAR-100, with short training (`06`), two of these come out otherwise: cosine normalization *alone* gains little
-# over replay, and less-forget adds nine points or more to the last accuracy, next to margin ranking too.
+# On CIFAR-100, with short training, some of this comes out otherwise: `06` lets you predict what.
 #
 # ## Try it
 #
@@ -573,4 +572,5 @@ panel
 # - The fewer exemplars, the more rebalancing matters; with many, plain replay is as good or better.
 # - CNN and NME are two readings of one network; when they differ much, the head is biased.
 #
-# **Next:** `06_reproducing_the_paper` asks which of these results hold on CIFAR-100, and which number is which.
+# **Next:** [`06_reproducing_the_paper`](06_reproducing_the_paper.ipynb) asks which of these results hold on CIFAR-100,
+# and which number is which.

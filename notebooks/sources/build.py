@@ -60,11 +60,18 @@ def versions(source: Path) -> dict[str, NotebookNode]:
     name = f"{source.stem}.ipynb"
     found = {name: _assemble(source.stem, learners(in_language(cells, None)))}
     if any(SOLUTION.search(cell.source) for cell in cells):
-        found[f"solved/{name}"] = _assemble(source.stem, solved(in_language(cells, None)))
+        found[f"solved/{name}"] = _assemble(source.stem, below(solved(in_language(cells, None))))
     for language in sorted({cell.metadata["lang"] for cell in cells if "lang" in cell.metadata}):
         path = f"{language}/{name}"
-        found[path] = _assemble(source.stem, learners(in_language(cells, language)))
+        found[path] = _assemble(source.stem, below(learners(in_language(cells, language))))
     return found
+
+
+def below(cells: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
+    """For a notebook in a folder below notebooks/: links to the others lead up."""
+    for cell in cells:
+        cell.source = re.sub(r"\]\((\d\d_\w+\.ipynb)\)", r"](../\1)", cell.source)
+        yield cell
 
 
 def in_language(cells: Iterable[NotebookNode], language: str | None) -> Iterator[NotebookNode]:
