@@ -1,5 +1,6 @@
 """The project holds together: dependencies, notebooks and sources, the README's figures."""
 
+import ast
 import itertools
 import json
 import random
@@ -240,6 +241,38 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
         f"{gain['icarl']}. In ten phases LUCIR (CNN) ends {ten:.2f} points above iCaRL (NME), "
         "where the abstract has more than 6."
     ) in TOLD
+
+
+def test_the_published_figures_are_the_same_in_the_readme_and_in_06():
+    source = (ROOT / "notebooks/sources/06_reproducing_the_paper.py").read_text(encoding="utf-8")
+    told = {
+        ast.unparse(node.targets[0]): ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node).startswith("PUBLISHED")
+    }
+    five, ten, one = (told[f"PUBLISHED{name}"] for name in ("", "_TEN", "_LAST"))
+    assert five == {"lucir, cnn": 63.42, "lucir, nme": 63.12, "icarl, nme": 57.17}
+    assert ten == {"lucir, cnn": 60.18, "lucir, nme": 60.12, "icarl, nme": 52.57}
+    assert one == {
+        "lucir, cnn": 62.34, "lucir, nme": 60.21, "icarl, cnn": 51.80, "icarl, nme": 59.13,
+    }  # fmt: skip
+    for name, method in (("LUCIR", "lucir"), ("iCaRL", "icarl")):
+        for phases, figures in ((5, five), (10, ten), (1, one)):
+            both = [figures.get(f"{method}, {kind}") for kind in ("cnn", "nme")]
+            cells = ["–" if figure is None else f"{figure:.2f}" for figure in both]
+            none = ["–", "–"]
+            row = [*none, *cells, "–"] if phases == 1 else [*cells, *none, "–"]
+            assert f"| `cifar100-b50-{phases}` | {name}, published | {' | '.join(row)} |" in README
+        assert f"# | {name} | {one[f'{method}, cnn']:.2f} | {one[f'{method}, nme']:.2f} |" in source
+    for what, key in (
+        ("iCaRL, average (NME, most likely)", "icarl, nme"),
+        ("LUCIR, average, NME", "lucir, nme"),
+        ("LUCIR, average, CNN", "lucir, cnn"),
+    ):
+        assert f"# | {what} | {five[key]:.2f} | {ten[key]:.2f} | – | the paper" in source
+    for preset, tasks, reproduced in (("2tasks", 2, "63.00"), ("5tasks", 5, "47.40")):
+        assert f"| `cifar100-{preset}` | LUCIR, LibContinual | – | – | {reproduced} | –" in README
+        assert f"# | {tasks} | {reproduced} | " in source
 
 
 def learnt(settings):

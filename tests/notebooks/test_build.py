@@ -27,8 +27,9 @@ def answer(x):
 answer = check(answer)
 
 # %% [markdown]
-# Afterwards.
+# Afterwards, [`02_next`](02_next.ipynb) and [a page](https://example.org/02_next.ipynb).
 """
+AFTER = SOURCE.splitlines()[-1].removeprefix("# ")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_a_source_makes_three_notebooks(made):
 
 def test_the_learner_has_a_stub_and_the_solution_folded_below_the_check(made):
     title, stub, check, folded, after = made["01_sample.ipynb"].cells
-    assert title.source.startswith("# Title") and after.source == "Afterwards."
+    assert title.source.startswith("# Title") and after.source == AFTER
     assert stub.source.splitlines() == [
         "def answer(x):",
         '    """What is asked."""',
@@ -68,17 +69,18 @@ def test_the_learner_has_a_stub_and_the_solution_folded_below_the_check(made):
 def test_the_solution_comes_after_the_help(build, tmp_path):
     source = tmp_path / "01_sample.py"
     help_cell = "# <details><summary>Help</summary>\n#\n# Add one.\n# </details>\n#\n"
-    source.write_text(SOURCE.replace("# Afterwards.", f"{help_cell}# Afterwards."))
+    source.write_text(SOURCE.replace("# Afterwards", f"{help_cell}# Afterwards"))
     *_, last = build.versions(source)["01_sample.ipynb"].cells
     parts = [last.source.index(part) for part in ("Help", "Add one", "Solution", "y = x + 1")]
-    assert parts == sorted(parts) and last.source.endswith("</details>\n\nAfterwards.")
+    assert parts == sorted(parts) and last.source.endswith(f"</details>\n\n{AFTER}")
 
 
 def test_the_solved_one_has_the_solution_in_its_place(made):
     title, solution, check, after = made["solved/01_sample.ipynb"].cells
     assert title.source.startswith("# Title (solved)")
     assert solution.source.endswith('"""\n    y = x + 1\n    return y')
-    assert (check.source, after.source) == ("answer = check(answer)", "Afterwards.")
+    above = AFTER.replace("(02", "(../02")
+    assert (check.source, after.source) == ("answer = check(answer)", above)
 
 
 def test_what_is_handed_out_has_neither_solutions_nor_outputs(build, made, tmp_path):
@@ -104,7 +106,8 @@ def test_another_language_changes_prose_alone(made):
     assert german[0].source == "# Titel" and len(german) == len(english)
     code = [[c.source for c in cells if c.cell_type == "code"] for cells in (english, german)]
     assert code[0] == code[1]
-    assert german[-1].source == "Afterwards.", "what is not translated stays"
+    assert german[-1].source == AFTER.replace("(02", "(../02"), "what is not translated stays"
+    assert english[-1].source == AFTER
 
 
 def test_the_same_source_makes_the_same_notebooks(build, made, tmp_path):

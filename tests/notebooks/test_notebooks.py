@@ -155,6 +155,18 @@ def test_it_has_the_parts_that_a_reader_needs(path):
 # ---- Exercises ----
 
 
+@every_notebook
+def test_it_links_to_the_next_one(path):
+    links = re.findall(r"\]\(([^):#]+)\)", prose(path))
+    assert all((path.parent / link).is_file() for link in links), links
+    *_, last = ["", *links]
+    number = [learners.name for learners in LEARNERS].index(path.name)
+    following = LEARNERS[number + 1 : number + 2]
+    assert not following or (path.parent / last).resolve() == following[0]
+    if number == 0:
+        assert {(path.parent / link).resolve() for link in links} == set(LEARNERS)
+
+
 @every_lesson
 def test_a_lesson_has_three_exercises_or_more_each_with_all_its_parts(path):
     cells = read(path).cells
