@@ -9,6 +9,7 @@ import contextlib
 import logging
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from lucir_edu.config import Config, UsageError
 from lucir_edu.progress import Share
 from lucir_edu.trainer import Event
 
+LOOK_EVERY = 1  # seconds, at least, between two looks at the shared disk
 PATIENCE = 5  # seconds in which a scheduler must answer, and have a worker
 START = "dask worker {} --nthreads 1 --memory-limit 0"  # Dask's own limit is a share of the memory
 
@@ -170,11 +172,19 @@ def _perform_there(
 
     share = Share(tell)
 
+    looked = 0.0
+
     def watch(event: Event) -> None:
-        look()
+        nonlocal looked
+        if time.monotonic() - looked >= LOOK_EVERY:
+            look()
+            looked = time.monotonic()
         share(event)
 
-    look()
+    try:
+        look()
+    except UsageError as error:  # of this worker alone, which came later than those inspected
+        return error
     return one(job, watch=watch)
 
 

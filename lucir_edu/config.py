@@ -107,6 +107,12 @@ class Config:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UsageError(f"{name} must be from {low} to {high}, not {_short(value)}")
+        keeps = self.joint or self.exemplars_per_class or self.memory_total
+        if self.balanced_finetune and not keeps:
+            raise UsageError(
+                "balanced_finetune tunes the head on exemplars, and none are kept; set "
+                "exemplars_per_class"
+            )
         if any(not 0 < share <= 1 for share in self.milestones):
             raise UsageError(
                 f"milestones are shares of the epochs, in (0, 1], not {_short(self.milestones)}"

@@ -149,7 +149,8 @@ def synchronize(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Work with the other processes that torchrun started, if any; only the first one prints."""
+    """Work with the other processes that torchrun started, if any; only the first one prints
+    and warns."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
@@ -159,6 +160,7 @@ def together() -> Iterator[None]:
         if not is_first():
             silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(silence))
+            stack.enter_context(warnings.catch_warnings(action="ignore"))
         yield
     # Not after an error: it would wait for the others, which wait for this process in a step
     distributed.destroy_process_group()

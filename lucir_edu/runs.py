@@ -157,7 +157,7 @@ def perform(
             midway = load_midway(out, identity) if resume else None
         if earlier is not None:
             about["environment"] = _both(earlier["environment"], about["environment"])
-            start = load_state(out, len(earlier["phases"]) - 1, stream)
+            start = load_state(out, len(earlier["phases"]) - 1)
         elif base is not None:
             start = dataclasses.replace(load_state(base.path, 0), exemplars=None, plane=None)
         if midway is not None and midway.phase != (0 if start is None else start.phase + 1):
@@ -435,8 +435,10 @@ def load(folder: str | Path) -> Run:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder holds a run with all its phases; for errors see :func:`load`."""
-    return (folder / RESULTS).exists() and load(folder).complete
+    """Whether a folder holds a run with all its phases that can be read."""
+    with contextlib.suppress(UsageError):  # whoever performs the run reports it
+        return (folder / RESULTS).exists() and load(folder).complete
+    return False
 
 
 HOLDS_RUNS = "name a folder that `lucir-edu run` has written"
@@ -502,25 +504,13 @@ def _all(kind: Any, values: Iterable[Any]) -> bool:
     return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
 
 
-def load_state(folder: str | Path, phase: int, stream: Stream | None = None) -> State:
+def load_state(folder: str | Path, phase: int) -> State:
     """The state after a phase, to go on from.
-
-    Args:
-        stream: what was learned, to check the exemplars against.
 
     Raises:
         UsageError: it is missing or damaged.
     """
-    path = Path(folder) / _state_name(phase)
-    state = read_state(path, phase)
-    if stream is not None and state.exemplars is not None:
-        labels, seen = stream.dataset.train.labels, stream.phases[phase].num_seen
-        if len(state.exemplars) != seen or not all(
-            ((indices >= 0) & (indices < len(labels))).all() and (labels[indices] == label).all()
-            for label, indices in enumerate(state.exemplars)
-        ):
-            raise _damaged(path, "exemplars of other images")
-    return state
+    return read_state(Path(folder) / _state_name(phase), phase)
 
 
 def read_state(path: Path, phase: int) -> State:

@@ -175,15 +175,22 @@ def train(
     Yields:
         :class:`PhaseStart`, then for every epoch a :class:`StepEnd` per step and an
         :class:`EpochEnd`, then some :class:`Pause`, then :class:`PhaseEnd`. The model and the
-        memory in an event are those in training: read or copy them before the next event, and
-        leave the model in the mode it was in.
+        memory in an event are those in training: read or copy them, and call ``midway``, before
+        the next event, and leave the model in the mode it was in.
         If weights are changed in place at a phase's last :class:`EpochEnd`, the changed weights are
         evaluated.
     """
     learner = Learner(config, dataset, hardware.pick_device(device), objective)
+    first = 0
     if start is not None:
         yield from learner.resume(start)
-    for phase in learner.stream.phases[0 if start is None else start.phase + 1 :]:
+        first = start.phase + 1
+    if midway is not None and (midway.phase != first or midway.epoch > config.epochs):
+        raise UsageError(
+            f"midway is epoch {midway.epoch} of phase {midway.phase}; here phase {first} is next, "
+            f"and has {config.epochs} epochs"
+        )
+    for phase in learner.stream.phases[first:]:
         yield from learner.learn(phase, midway)
         midway = None
 
@@ -222,8 +229,10 @@ class Learner:
             if config.needs_teacher:
                 teacher = self.net.teacher()
             self.grow(phase, imprinted=None if midway is None else False)
-        indices = torch.cat([phase.train, self.memory.indices])
         epochs = 0 if phase.num_old and config.frozen_network else config.epochs
+        indices = torch.cat([phase.train, self.memory.indices])
+        if epochs and len(indices) == 1:  # batch norm has no variance to divide by
+            raise UsageError(f"phase {phase.number} has a single training image; it needs two")
         steps = epochs * len(loader.cut(len(indices), config.batch_size))
         yield PhaseStart(
             phase.number, len(self.stream.phases), phase.num_old, phase.num_new,
@@ -302,6 +311,7 @@ class Learner:
                         old = None if teacher is None else teacher(images, len(targets))
                 terms = (self.objective or objective)(config, output, targets, old, phase.num_old)
                 _check_terms(terms, sums or self.losses)
+                terms = {name: term.to(self.device) for name, term in terms.items()}
                 optimizer.param_groups[0]["lr"] = rate(step)
                 optimizer.zero_grad()
                 torch.stack(list(terms.values())).sum().backward()
@@ -419,17 +429,33 @@ class Learner:
     def resume(self, start: State) -> Iterator[Event]:
         """Take over a network that has learned all phases up to ``start.phase``."""
         self.began = time.perf_counter()
-        phases = self.stream.phases[: start.phase + 1]
+        phases, labels = self.stream.phases, self.stream.dataset.train.labels
+        if not 0 <= start.phase < len(phases):
+            raise UsageError(
+                f"a start after phase {start.phase}; the phases are 0 to {len(phases) - 1}"
+            )
+        phases = phases[: start.phase + 1]
         for phase in phases[1:]:
             self.grow(phase, imprinted=False)
         self.load(start.weights, start.source)
         if start.exemplars is not None:
+            if len(start.exemplars) != phases[-1].num_seen or not all(
+                ((indices >= 0) & (indices < len(labels))).all() and (labels[indices] == c).all()
+                for c, indices in enumerate(start.exemplars)
+            ):
+                raise UsageError(
+                    f"{start.source} has exemplars of other images than the data set's; start anew"
+                )
             self.memory.ranked = list(start.exemplars)
+            self.memory.trim()
         else:
             for phase in phases:
                 self.choose_exemplars(phase)
                 yield Pause(phase.number)
-        self.plane = None if start.plane is None else start.plane.to(self.device)
+        if start.plane is not None:
+            if start.plane.shape != (3, self.net.head.new_weight.shape[1]):
+                raise UsageError(f"{start.source} has a plane that does not fit the features")
+            self.plane = start.plane.to(self.device)
         measurement = yield from self.measure(phases[-1])
         yield PhaseEnd(measurement, self.net, self.memory, self.plane)
 
@@ -587,6 +613,8 @@ def _check_terms(terms: object, before: Mapping[str, object]) -> None:
             f"an objective returns its terms by name, as {{'cross_entropy': …}}, not {what}"
         )
     for name, term in terms.items():
+        if not isinstance(name, str):
+            raise UsageError(f"the objective's terms are named by text, not {name!r}")
         if not isinstance(term, Tensor) or term.ndim:
             what = type(term).__name__
             if isinstance(term, Tensor):

@@ -947,7 +947,7 @@ def test_a_checkpoint_with_changed_bytes_is_gone_on_with_or_refused(kept, data):
         name = "phase_01.safetensors"
         Path(folder, name).write_bytes(damaged(files[name], data))
         try:
-            state = runs.load_state(Path(folder), 1, trainer.stream.make(settings, images))
+            state = runs.load_state(Path(folder), 1)
             for event in trainer.train(settings, images, start=state, device="cpu"):
                 if isinstance(event, trainer.PhaseEnd):
                     break

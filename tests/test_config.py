@@ -182,6 +182,10 @@ def test_a_teacher_is_needed_by_three_switches():
         (lambda: Config(imprint="yes"), "imprint='yes' is not true or false or none"),
         (lambda: Config(milestones=(0.5, 1.5)), "milestones are shares"),
         (lambda: Config(milestones=0.5), "milestones=0.5 is not numbers with commas"),
+        (
+            lambda: preset(method="finetune", balanced_finetune=True),
+            "balanced_finetune tunes the head on exemplars, and none are kept",
+        ),
         (lambda: Config(top_k=11), "top_k=11.*increment=10"),
         (
             lambda: preset(method="linear+lf+mr"),

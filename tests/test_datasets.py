@@ -206,12 +206,28 @@ def own(classes=tuple("abcd"), mean=(0.5,), std=(0.2,), fingerprint="own", chann
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mean": 0.5}, {"mean": (0.5,) * 3}, {"std": (0.2,) * 3}, {"std": (0.0,)},
-              {"channels": 3}],
-)  # fmt: skip
+    "wrong",
+    [{"mean": 0.5}, {"mean": (0.5,) * 3}, {"std": (0.2,) * 3}, {"channels": 3}],
+)
 def test_mean_and_std_are_of_the_images_channels(wrong):
     with pytest.raises(UsageError, match=f"must be {wrong.get('channels', 1)} numbers each"):
         own(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mean": (128.0,)}, {"mean": (float("nan"),)}, {"std": (0.0,)}, {"std": (64.0,)}]
+)
+def test_mean_and_std_are_of_pixels_from_0_to_1(wrong):
+    with pytest.raises(UsageError, match=r"pixels from 0 to 1.*divide by 255"):
+        own(**wrong)
+
+
+@pytest.mark.parametrize(
+    "paths", [["a.png", "b.png"], np.array([["a.png", "b.png"]]), np.array([1, 2])]
+)
+def test_file_names_are_an_array_of_text(paths):
+    with pytest.raises(UsageError, match="paths must be a numpy array of file names"):
+        datasets.FileSplit(paths, torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("wrong", [{"classes": (0, 1, 2, 3)}, {"fingerprint": None}])

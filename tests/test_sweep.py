@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import warnings
 from unittest import mock
 
@@ -301,6 +302,18 @@ def test_a_run_that_fails_does_not_stop_the_others(processes, tmp_path, capfd):
     assert sorted(done) == [0.02, 0.05]
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_damaged_run_does_not_stop_the_others(processes, tmp_path, capfd):
+    arguments = ["sweep", "glyphs-b50-5", *QUICK, "--set", "base_classes=90", "--seeds", "2",
+                 "--processes", processes, "--out", str(tmp_path)]  # fmt: skip
+    assert cli.main([*arguments, "--seeds", "1"]) == 0
+    (results,) = tmp_path.rglob(runs.RESULTS)
+    results.write_text("{")
+    assert cli.main(arguments) == 2
+    assert "1 of 2 runs failed" in capfd.readouterr().err
+    assert [run["seed"] for run in sweep._readable(tmp_path)] == [1]
+
+
 def test_when_all_runs_fail_alike_it_is_told_once(tmp_path, capsys, monkeypatch):
     def fail(*_, **__):
         raise UsageError("no luck")
@@ -481,3 +494,18 @@ def test_a_worker_that_cannot_do_it(dask, spoil, says, tmp_path, capsys):
         dask.restart_workers([worker])
     assert f"the worker {worker} {says}" in said
     assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_a_worker_that_came_late_and_cannot_do_it_costs_its_run_alone(tmp_path, monkeypatch):
+    """It was not there when the others were inspected."""
+    worker = types.SimpleNamespace(address="tcp://late", log_event=lambda *_: None)
+    monkeypatch.setattr(cluster, "get_worker", lambda: worker)
+
+    def perform(sign, code):
+        return cluster._perform_there(lambda *_, **__: "done", ("job", None), sign, code)
+
+    sees = tmp_path / "sign"
+    sees.touch()
+    for error in (perform(sees, "another"), perform(tmp_path / "unseen", hardware.code())):
+        assert isinstance(error, UsageError) and str(error).startswith("the worker tcp://late ")
+    assert perform(sees, hardware.code()) == "done"

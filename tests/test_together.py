@@ -56,10 +56,11 @@ def test_two_processes_learn_as_well_as_one(learnt):
 
 
 def test_run_by_torchrun_prints_once_and_leaves_one_set_of_files(tmp_path):
-    command = ["-m", "lucir_edu", "run", "glyphs-b50-5", *QUICK, "--out", "run"]
+    command = ["-m", "lucir_edu", "run", "glyphs-b50-5", *QUICK, "--out", "run", "--set", "lr=0"]
     done = torchrun(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "FutureWarning" not in done.stderr
+    assert done.stderr.count("after phase 0 the head predicts one class") == 1
     assert done.stdout.count("results are in run") == 1
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [
         ["0", "90"],

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lucir_edu import hardware, losses, memory, stream, trainer
+from lucir_edu import hardware, loader, losses, memory, stream, trainer
 from lucir_edu.config import Config, UsageError
 from lucir_edu.model import CosineHead, IncrementalModel, LinearHead, Output, imprint
 from lucir_edu.trainer import (
@@ -191,6 +191,7 @@ def test_another_objective_is_minimised_in_its_place(make_config, dataset):
         (lambda loss: loss.mean(), "terms by name, as {'cross_entropy': …}, not Tensor"),
         (lambda loss: {}, "not an empty dict"),
         (lambda loss: {"mine": loss}, r"term mine must be a scalar tensor, not a tensor of shape "),
+        (lambda loss: {1: loss.mean()}, "terms are named by text, not 1"),
         (lambda loss: {"mine": 1.0}, "term mine must be a scalar tensor, not float"),
     ],
 )
@@ -214,6 +215,106 @@ def test_an_objective_without_anything_to_learn_is_told(when, make_config, datas
         ):
             last = event
     assert when == "always" or (last.phase, last.epoch) == (1, 2)
+
+
+def test_an_objective_s_terms_are_brought_to_the_device(make_config, dataset):
+    """A constant such as torch.tensor(0.0) is made on the CPU wherever the network is."""
+    moved = []
+
+    class Elsewhere(Tensor):
+        def to(self, device):
+            moved.append(device)
+            return super().to(device)
+
+    def mine(config, output, targets, old, num_old):
+        elsewhere = torch.zeros(()).as_subclass(Elsewhere)
+        return {"mine": F.cross_entropy(output.logits, targets), "constant": elsewhere}
+
+    steps = [e for e in train(make_config(), dataset, device="cpu", objective=mine)
+             if isinstance(e, StepEnd)]  # fmt: skip
+    assert moved == [CPU] * len(steps)
+
+
+def test_every_phase_has_random_numbers_of_its_own(make_config, dataset, monkeypatch):
+    """Phases of equal size take their batches in another order, and tuning in another still; the
+    rows of new classes are other ones too."""
+    orders, rows = [], []
+    augmented, grow = loader.TensorLoader.augmented, LinearHead.grow
+
+    def spy(self, indices, batch_size, generator):
+        orders.append(torch.randperm(100, generator=generator.clone_state()))
+        return augmented(self, indices, batch_size, generator)
+
+    def grown(self, count, weight=None):
+        grow(self, count, weight)
+        rows.append(self.new_weight.detach().clone())
+
+    monkeypatch.setattr(loader.TensorLoader, "augmented", spy)
+    monkeypatch.setattr(LinearHead, "grow", grown)
+    off = {"cosine": False, "less_forget": False, "margin_ranking": False}
+    config = make_config(epochs=1, balanced_finetune=True, balanced_epochs=1, **off)
+    list(train(config, dataset, device="cpu"))
+    assert len(orders) == 5 and len(rows) == 2  # three phases, two of them tuned as well
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(orders, 2))
+    assert not torch.equal(*rows)
+
+
+def after_phase(number, config, dataset):
+    for event in train(config, dataset, device="cpu"):
+        if isinstance(event, PhaseEnd) and event.measurement.phase == number:
+            exemplars = [indices.clone() for indices in event.memory.ranked]
+            return State(number, copied(event.model), exemplars, event.plane.clone())
+
+
+SHORT = {"memory_total": 12, "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"phase": -1}, "a start after phase -1; the phases are 0 to 2"),
+        ({"phase": 3}, "a start after phase 3; the phases are 0 to 2"),
+        ({"exemplars": lambda e: e[:2]}, "exemplars of other images"),
+        ({"exemplars": lambda e: e[::-1]}, "exemplars of other images"),
+        ({"exemplars": lambda e: [e[0] + 10**6, *e[1:]]}, "exemplars of other images"),
+        ({"plane": lambda plane: plane[:, :-1]}, "a plane that does not fit the features"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_told(wrong, says, make_config, dataset):
+    config = make_config(**SHORT)
+    state = after_phase(0, config, dataset)
+    ((name, change),) = wrong.items()
+    value = change(getattr(state, name)) if callable(change) else change
+    with pytest.raises(UsageError, match=says):
+        list(
+            train(config, dataset, device="cpu", start=dataclasses.replace(state, **{name: value}))
+        )
+
+
+def test_a_start_with_more_exemplars_than_there_is_room_for(make_config, dataset):
+    state = after_phase(0, make_config(epochs=1, exemplars_per_class=5), dataset)
+    assert sum(map(len, state.exemplars)) == 30
+    for event in train(make_config(**SHORT), dataset, device="cpu", start=state):
+        if isinstance(event, PhaseStart):
+            break
+    assert event.phase == 1 and event.images_old == 12
+
+
+@pytest.mark.parametrize("wrong", [{"phase": 1}, {"epoch": 3}])
+def test_a_midway_that_does_not_fit_is_told(wrong, make_config, dataset):
+    for event in train(make_config(), dataset, device="cpu"):
+        if isinstance(event, EpochEnd):
+            break
+    midway = dataclasses.replace(event.midway(), **wrong)
+    with pytest.raises(UsageError, match="here phase 0 is next, and has 2 epochs"):
+        list(train(make_config(), dataset, device="cpu", midway=midway))
+
+
+def test_a_phase_of_one_image_is_told(make_dataset, make_config):
+    one = make_dataset(train=1)
+    config = make_config(base_classes=11, increment=1, top_k=1, exemplars_per_class=0)
+    with pytest.raises(UsageError, match="phase 1 has a single training image"):
+        list(train(config, one, device="cpu"))
 
 
 @pytest.mark.parametrize("when", ["step", "epoch"])

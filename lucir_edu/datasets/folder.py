@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lucir_edu import hardware
 from lucir_edu.config import Config, UsageError
 from lucir_edu.datasets import pictures
 from lucir_edu.datasets.images import Dataset, FileSplit, limit
@@ -89,7 +90,9 @@ def choose(dataset: Dataset, config: Config, root: Path, cache: Path) -> Dataset
     if not left_out:
         return taken
     left_out.sort()
-    print(f"left out because they cannot be read: {_some(left_out)}", file=sys.stderr, flush=True)
+    if hardware.is_first():
+        told = f"left out because they cannot be read: {_some(left_out)}"
+        print(told, file=sys.stderr, flush=True)
     names = "\0".join(Path(path).relative_to(root).as_posix() for path in left_out)
     digest = hashlib.sha256(os.fsencode(f"{taken.fingerprint}\0{names}"))
     return replace(taken, fingerprint="files:" + digest.hexdigest()[:16])

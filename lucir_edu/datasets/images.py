@@ -41,6 +41,13 @@ class FileSplit:
     paths: np.ndarray
     labels: Tensor
 
+    def __post_init__(self) -> None:
+        kind = np.asarray(self.paths)
+        if not isinstance(self.paths, np.ndarray) or kind.ndim != 1 or kind.dtype.kind not in "SU":
+            raise UsageError(
+                "paths must be a numpy array of file names, (n,); np.array(names) makes one"
+            )
+
     def take(self, indices: Tensor) -> "FileSplit":
         return FileSplit(self.paths[indices.numpy()], self.labels[indices])
 
@@ -69,10 +76,16 @@ class Dataset:
                 images, channels = split.images, split.images.shape[1]
             else:
                 images, channels = split.paths, 3
-            if {np.shape(self.mean), np.shape(self.std)} != {(channels,)} or min(self.std) <= 0:
+            if {np.shape(self.mean), np.shape(self.std)} != {(channels,)}:
                 raise UsageError(
-                    f"mean and std must be {channels} numbers each, one per channel of the images, "
-                    f"and std above 0"
+                    f"mean and std must be {channels} numbers each, one per channel of the images"
+                )
+            if not all(
+                0 <= m <= 1 and 0 < s <= 1 for m, s in zip(self.mean, self.std, strict=True)
+            ):
+                raise UsageError(
+                    f"mean {self.mean} and std {self.std} must be those of pixels from 0 to 1 (std "
+                    "above 0); if yours are of pixels from 0 to 255, divide by 255"
                 )
             _check_tensor("labels", split.labels)
             if split.labels.dtype != torch.int64 or split.labels.shape != (len(images),):
