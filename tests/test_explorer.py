@@ -483,6 +483,48 @@ def test_a_cell_can_be_chosen_by_its_row_and_column_and_stays_chosen(bank, glyph
     assert [menu.value for menu in panel.cell] == [row, "–"] and panel.hovered.value == ""
 
 
+def in_another_order(run):
+    """The same figures, with the classes of the second half first."""
+    turned = [*range(50, 100), *range(50)]
+    names = {key: [run[key][i] for i in turned] for key in ("classes", "class_order")}
+    return runs.Run({**run, **names, "config": {**run["config"], "order_seed": 7}}, run.arrays)
+
+
+def test_cells_of_runs_with_different_classes_are_those_that_both_have(bank, glyphs):
+    one = of(bank, "cos+lf+mr", 0)
+    panel = Explorer([one, in_another_order(one)], glyphs, "cos+lf+mr/phase3/confusion")
+    classes = one["classes"]
+    panel.cell[0].value, panel.cell[1].value = classes[40], classes[71]
+    assert panel.hovered.value
+    panel.link.value = "cos+lf+mr~lucir,order_seed=7"  # B has learned 50 to 99 and 0 to 29
+    assert "B − A" in panel.table.value and panel.link.value.startswith("cos+lf+mr~lucir,order")
+    both = [*classes[:30], *classes[50:80]]
+    assert sorted(panel.cell[0].options) == sorted(["–", *both])
+    assert panel.cell[0].value == "–" and not panel.hovered.value
+    panel._on_hover(panel.figures[1].data[0], SimpleNamespace(point_inds=[(40, 3)]), None)
+    assert panel.cell[0].value == "–", "A has not learned it"
+    panel._on_hover(panel.figures[1].data[0], SimpleNamespace(point_inds=[(2, 60)]), None)
+    assert [menu.value for menu in panel.cell] == [classes[52], classes[10]]
+    shares = [
+        round(100 * float(one.arrays["confusion_cnn"][3][i, j])
+              / one.arrays["confusion_cnn"][3][i].sum()) for i, j in ((52, 10), (2, 60))
+    ]  # fmt: skip
+    said = f"{classes[52]} read as {classes[10]}"
+    assert panel.hovered.value.endswith(f"A: {said}: {shares[0]} %; B: {said}: {shares[1]} %")
+
+
+def test_runs_of_several_presets_are_not_mixed(bank, glyphs):
+    other = runs.Run({**bank[0], "preset": "another"}, bank[0].arrays)
+    with pytest.raises(UsageError, match=r"several presets .another, glyphs-b50-5. cannot be"):
+        Explorer([bank[0], other], glyphs)
+
+
+def test_a_class_s_name_is_not_taken_for_a_part_of_the_words():
+    trace = {"x": ["%{x}", "b"], "y": ["%{x}", "b"], "z": np.eye(2, dtype=np.uint8),
+             "hovertemplate": "%{y} read as %{x}: %{z} %<extra></extra>"}  # fmt: skip
+    assert views.cell(trace, "%{x}", "b") == "%{x} read as b: 0 %"
+
+
 def test_every_control_has_a_label(bank, glyphs):
     panel = Explorer(bank, glyphs)
     for control in (*panel.a.switches.values(), *panel.b.switches.values(), panel.a.other,
@@ -495,6 +537,10 @@ def test_runs_without_the_data_for_a_view_are_shown_without_it(bank, glyphs):
     poor = [
         runs.Run(run, {k: v for k, v in run.arrays.items() if k != "positions"}) for run in bank
     ]
+    least = [
+        runs.Run(run, {k: run.arrays[k] for k in ("confusion_cnn", "weight_norms")}) for run in bank
+    ]
+    assert views.known(least[0]) == ["accuracy", "confusion", "losses"]
     panel = Explorer(poor, glyphs)
     assert "features" not in [name for _, name in panel.view.options]
     with pytest.raises(UsageError, match="no recorded data for features; choose accuracy, norms"):

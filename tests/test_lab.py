@@ -248,6 +248,16 @@ def test_margins_count_the_pairs_on_which_the_loss_acts():
     assert (pulled, far) == (1, 3)
 
 
+def test_margins_draw_pairs_that_are_far_apart_and_say_when_there_is_none():
+    cosines = torch.tensor([[1.0, -1.0, 0.9], [-1.0, 1.0, 1.0]])
+    labels = torch.tensor([0, 0])
+    figure, words = plots.margins(cosines, labels, 1, top_k=2, margin=0.5)  # gaps 2, 0.1, -2, -2
+    drawn = [sum(bar.get_height() for bar in part) for part in figure.axes[0].containers]
+    assert drawn == [3, 1] and "75 % of the 4 pairs" in words and "50 % are on" in words
+    _, words = plots.margins(cosines, labels + 1, 1, top_k=1, margin=0.5)
+    assert words.startswith("0 exemplars of old classes") and "0 % of the 0 pairs" in words
+
+
 def test_the_margin_panel_follows_its_sliders():
     cosines = torch.tensor([[0.9, 0.0, 0.2, 0.1], [0.1, 0.5, 0.4, -0.2]])
     panel = MarginPanel(cosines, torch.tensor([0, 1]), 2, losses.margin_ranking)
@@ -620,16 +630,23 @@ def test_panel_says_what_went_wrong_and_can_be_used_again(toy, monkeypatch):
     in_a_loop(main())
 
 
-def test_panel_trains_a_setting_anew_without_the_row_that_it_had(toy):
+def test_panel_trains_a_setting_anew_and_puts_back_what_it_had_if_it_is_stopped(toy):
     async def main():
         panel = TrainingPanel(*toy)
         panel.train()
         await until(lambda: not panel.running)
-        assert "<td" in panel.table.value
+        (before,), table = panel.runs.values(), panel.table.value
+        assert "<td" in table and before.complete
         panel.train()
+        assert not panel.runs and not panel.table.value
         panel.stop()
         await until(lambda: not panel.running)
-        assert not panel.runs and not panel.table.value
+        assert list(panel.runs.values()) == [before] and panel.table.value == table
+        panel.train()
+        panel.train()
+        await until(lambda: not panel.running)
+        (after,) = panel.runs.values()
+        assert after is not before and after.complete
 
     in_a_loop(main())
 

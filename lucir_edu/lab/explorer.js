@@ -171,7 +171,9 @@ async function explore(section, followsAddress) {
       Plotly.react(side.plot, traces, layout, { displayModeBar: false });
       side.plot.removeAllListeners("plotly_hover");
       side.plot.on("plotly_hover", ({ points: [point] }) => {
-        if (point.data.type !== "heatmap") return;
+        const offered = [...menus[0].options].map((option) => option.value);
+        if (point.data.type !== "heatmap" || ![point.y, point.x].every((n) => offered.includes(n)))
+          return;
         [menus[0].value, menus[1].value] = [point.y, point.x];
         showCell();
       });
@@ -181,7 +183,8 @@ async function explore(section, followsAddress) {
     matrices = bank.views[view.value] ? drawings.map(([[matrix]], i) => [shown[i].name, matrix]) : [];
     find("cells").hidden = !matrices.length;
     for (const menu of matrices.length ? menus : []) {
-      const [chosen, names] = [menu.value, matrices[0][1].x];
+      const [chosen, names] = [menu.value,
+        matrices[0][1].x.filter((name) => matrices.every(([, { x }]) => x.includes(name)))];
       menu.replaceChildren(new Option("–", ""), ...names.map((name) => new Option(name, name)));
       menu.value = names.includes(chosen) ? chosen : "";
     }
@@ -190,7 +193,9 @@ async function explore(section, followsAddress) {
     const names = settings.map((name) => name.replaceAll(" ", ","));
     const state = `${names.join("~")}/seed${nearest}/phase${phase.value}/${view.value}`;
     find("link").value = state;
-    if (followsAddress) history.replaceState(null, "", "#" + state);
+    try {
+      if (followsAddress) history.replaceState(null, "", "#" + state);
+    } catch { /* a page inside another one has no address of its own */ }
     return true;
   }
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from lucir_edu.config import UsageError, nearest
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import views
-from lucir_edu.lab.keyboard import Keyboard, without_bar
+from lucir_edu.lab.keyboard import Keyboard, told, without_bar
 from lucir_edu.lab.plots import thumbnails
 from lucir_edu.runs import Run, by_setting, in_common
 
@@ -119,14 +119,24 @@ class Bank:
     """Recorded runs of one preset, by their settings.
 
     Args:
-        runs: as returned by :func:`lucir_edu.runs.load_bank`.
+        runs: of one preset, as returned by :func:`lucir_edu.runs.load_bank`.
 
     Attributes:
         views: those that every run has the data for.
+
+    Raises:
+        UsageError: there is no run, or there are several presets.
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs: dict[tuple[str, int], Run] = {}
+        runs = list(runs)
+        presets = sorted({run["preset"] for run in runs})
+        if len(presets) > 1:
+            raise UsageError(
+                f"runs of several presets ({', '.join(presets)}) cannot be explored together; give "
+                "those of one, such as load_bank('glyphs-b50-5')"
+            )
         found = by_setting(runs)
         _, names = in_common(label for _, label, _ in found)
         for (_, label, seed), run in found.items():
@@ -302,11 +312,11 @@ class Explorer(widgets.VBox):
         )
         self.phase = widgets.IntSlider(min=0, description="phase", continuous_update=True)
         self.seed = widgets.Dropdown(description="seed", layout={"width": "150px"})
-        self.words = widgets.HTML()
+        self.words = told()
         self.table = widgets.HTML()
         # A matrix's cell can be pointed at, or chosen by its row and column
         self.cell = [widgets.Dropdown(description=name) for name in ("row", "column")]
-        self.hovered = widgets.HTML()
+        self.hovered = told()
         self.link = widgets.Text(
             description="this view", continuous_update=False, layout={"width": "520px"}
         )
@@ -412,7 +422,10 @@ class Explorer(widgets.VBox):
             self._draw_figure(side, shown.view, drawing)
         for (side, view), box in self._boxes():
             box.layout.display = None if side in sides and view == shown.view else "none"
-        self._offer_cells(drawings[0].traces[0]["x"] if views.VIEWS[shown.view].pairs else [])
+        matrices = [d.traces[0]["x"] for d in drawings] if views.VIEWS[shown.view].pairs else []
+        self._offer_cells(
+            [name for name in (matrices or [[]])[0] if all(name in m for m in matrices)]
+        )
         names = [f"<b>{side}</b>: " if len(sides) == 2 else "" for side in sides]
         self.words.value = "".join(
             f"<p style='line-height:1.4'>{name}{escape(drawing.words)}</p>"
@@ -448,7 +461,7 @@ class Explorer(widgets.VBox):
                 figure.layout[name] = value
 
     def _offer_cells(self, names: Sequence[str]) -> None:
-        """Menus of a matrix's rows and columns; none where there is no matrix."""
+        """Menus of the rows and columns of all matrices; none where there is no matrix."""
         with self._quietly():
             for menu in self.cell:
                 chosen, options = menu.value, ("–", *names)
@@ -461,9 +474,12 @@ class Explorer(widgets.VBox):
     def _on_hover(self, trace: go.Heatmap, points: object, _: object) -> None:
         if points.point_inds:
             row, column = points.point_inds[0]
+            chosen = trace.y[row], trace.x[column]
             with self._lock:
+                if not set(chosen) <= set(self.cell[0].options):
+                    return  # the other matrix lacks one of them
                 with self._quietly():
-                    self.cell[0].value, self.cell[1].value = trace.y[row], trace.x[column]
+                    self.cell[0].value, self.cell[1].value = chosen
                 self._show_cell()
 
     def _on_cell(self, _: object) -> None:

@@ -1,6 +1,7 @@
 """What ipywidgets leaves out for those who use a keyboard or a screen reader."""
 
 import anywidget
+import ipywidgets as widgets
 import plotly.graph_objects as go
 
 
@@ -10,9 +11,17 @@ def without_bar(figure: go.FigureWidget) -> go.FigureWidget:
     return figure
 
 
+def told() -> widgets.HTML:
+    """Words whose changes a screen reader tells, in a panel with a :class:`Keyboard`."""
+    words = widgets.HTML()
+    words.add_class("told")
+    return words
+
+
 class Keyboard(anywidget.AnyWidget):
-    """Put into a panel, it names the panel's sliders, keeps the panel's keys from the notebook, and
-    moves the focus to a button that is left when the one that has it is disabled.
+    """Put into a panel, it names the panel's sliders, lets a screen reader tell of words that
+    change (see :func:`told`), keeps the panel's keys from the notebook, and moves the focus to a
+    button that is left when the one that has it is disabled.
 
     Otherwise JupyterLab would take the arrow keys of a menu to go to another cell, letters to
     insert or delete one, and Enter on a button to edit the code.
@@ -31,6 +40,8 @@ class Keyboard(anywidget.AnyWidget):
             if (part.role !== "slider") part.role = "textbox";
           }
         }
+        for (const words of panel.querySelectorAll(".told .widget-html-content"))
+          words.ariaLive = "polite";
         for (const control of panel.querySelectorAll("select, button"))
           control.dataset.lmSuppressShortcuts = "true";
       };

@@ -53,7 +53,8 @@ class Live:
         Args:
             events: as returned by :func:`lucir_edu.trainer.train`.
             listen: is called with every event.
-            finish: is called once, with "done", "stopped" or what went wrong.
+            finish: is called at the end, with "done", "stopped" or what went wrong; not if another
+                training was started in the meantime.
         """
         stop = threading.Event()
         with self._lock:

@@ -14,7 +14,7 @@ from lucir_edu import hardware, runs, stream, trainer
 from lucir_edu.config import Config, UsageError, method_of
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import DEVICE, plots, sphere, views
-from lucir_edu.lab.keyboard import Keyboard, without_bar
+from lucir_edu.lab.keyboard import Keyboard, told, without_bar
 from lucir_edu.lab.live import Live, Probe, Throttle
 from lucir_edu.lab.plots import BLACK, NEW, OLD
 from lucir_edu.lab.views import COMPONENTS, LOSSES, WIDTH
@@ -60,6 +60,7 @@ class TrainingPanel(widgets.VBox):
         self.bases = dict(bases or {})
         self.runs: dict[str, runs.Run] = {}
         self._curves: dict[str, _Curves] = {}
+        self._earlier: tuple[runs.Run, _Curves] | None = None  # of the setting that is trained anew
         self._live, self._probe, self._redraw = Live(), Probe(config, dataset), Throttle(5)
         self._shown = _Curves()
 
@@ -83,7 +84,7 @@ class TrainingPanel(widgets.VBox):
             description="Stop", icon="stop", disabled=True, tooltip="Stop the training"
         )
         self.progress = widgets.IntProgress(min=0, max=1, layout={"width": "220px"})
-        self.status = widgets.HTML()
+        self.status = told()
         self.figure = self._make_figure()
         self.table = widgets.HTML()
         for control in (*self.switches.values(), self.exemplars):
@@ -119,6 +120,7 @@ class TrainingPanel(widgets.VBox):
 
     def train(self) -> None:
         """Train the setting shown; a training that runs is stopped first."""
+        self._keep_the_longer()
         config = self.setting()
         base = self.bases.get("cosine" if config.cosine else "linear")
         events = trainer.train(config, self.dataset, device=DEVICE, start=base)
@@ -128,13 +130,16 @@ class TrainingPanel(widgets.VBox):
         device = hardware.pick_device(DEVICE)
         environment = hardware.describe(device, hardware.pick_precision(config.precision, device))
         self._about = {"preset": "", "method": method_of(config), "environment": environment}
-        self.runs.pop(self._name, None), self._curves.pop(self._name, None)
+        self._earlier = None
+        if self._name in self.runs:
+            self._earlier = self.runs.pop(self._name), self._curves.pop(self._name)
         self._draw_table()
         self._set_running(True)
         self._live.start(events, self._on_event, self._on_finish)
 
     def stop(self) -> None:
-        """Stop the training; the phases that are done are kept."""
+        """Stop the training; the phases that are done are kept, or those of an earlier training of
+        the same setting if they are more."""
         self._live.stop()
 
     @property
@@ -184,7 +189,11 @@ class TrainingPanel(widgets.VBox):
 
     def _on_finish(self, how: str) -> None:
         self._set_running(False)
-        if self._name in self.runs:
+        if self._keep_the_longer():
+            self._shown = self._curves[self._name]
+            self._draw_curves()
+            self._draw_table()
+        elif self._name in self.runs:
             self._show_embeddings(self._measurements[-1])  # not those of a half-learned phase
             self._draw_curves()
         done = max(0, len(self._measurements) - 1)
@@ -194,6 +203,15 @@ class TrainingPanel(widgets.VBox):
             self.status.value = f"stopped after {done} new phase{'s' * (done != 1)}: {self._name}"
         else:
             self.status.value = f"<b>stopped by an error</b>: {escape(how)}"
+
+    def _keep_the_longer(self) -> bool:
+        """Put back what a setting had before it was trained anew, if that has more phases."""
+        earlier, self._earlier = self._earlier, None
+        new = self.runs.get(self._name) if earlier else None
+        if earlier is None or (new and len(new["phases"]) >= len(earlier[0]["phases"])):
+            return False
+        self.runs[self._name], self._curves[self._name] = earlier
+        return True
 
     def _on_change(self, _: object = None) -> None:
         """Show what is known of the setting: its training, or the base phase before it."""
@@ -337,7 +355,7 @@ class MarginPanel(widgets.VBox):
             value=2, min=1, max=cosines.shape[1] - num_old, description="negatives K", **style
         )
         self.image = widgets.Image(format="png", layout={"max_width": "768px"})
-        self.words = widgets.HTML()
+        self.words = told()
         for slider in (self.margin, self.top_k):
             slider.observe(self._draw, "value")
         self._draw()
@@ -368,7 +386,7 @@ class SpherePanel(widgets.VBox):
             value=sphere.ELEVATION, min=-90, max=90, step=5, description="height (°)"
         )
         self.figure = without_bar(go.FigureWidget(sphere.figure(views)))
-        self.words = widgets.HTML()
+        self.words = told()
         self.phase.observe(self._show, "value")
         for slider in (self.turn, self.height):
             slider.observe(self._look, "value")

@@ -374,9 +374,10 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(-0.6, 1.6, 45)
-    axes.hist(gaps[active], bins, color=NEW, hatch="///", edgecolor="white", linewidth=0.4,
+    seen = gaps.clip(bins[0], bins[-1])  # those beyond are in the outermost bars
+    axes.hist(seen[active], bins, color=NEW, hatch="///", edgecolor="white", linewidth=0.4,
               label="the loss pulls")  # fmt: skip
-    axes.hist(gaps[~active], bins, color=OLD, edgecolor="white", linewidth=0.4,
+    axes.hist(seen[~active], bins, color=OLD, edgecolor="white", linewidth=0.4,
               label="far enough")  # fmt: skip
     axes.axvline(margin, color=BLACK, linestyle="--", linewidth=1.2)
     axes.annotate(f"m = {margin:g}", (margin, axes.get_ylim()[1]), ha="left", va="top",
@@ -384,11 +385,12 @@ def margins(cosines: Tensor, labels: Tensor, num_old: int, top_k: int, margin: f
     axes.set(xlabel="cosine with its own class, minus that with a hard negative", ylabel="pairs")
     legend_beside(axes)
     axes.spines[["top", "right"]].set_visible(False)
+    near, wrong = (100 * pairs.sum() / max(1, len(gaps)) for pairs in (active, gaps < 0))
     return figure, (
         f"{old.sum()} exemplars of old classes, {top_k} hard "
         f"negative{'s' * (top_k != 1)} each, margin {margin:g}: "
-        f"{100 * active.mean():.0f} % of the {len(gaps)} pairs are nearer than the margin; "
-        f"{100 * (gaps < 0).mean():.0f} % are on the wrong side."
+        f"{near:.0f} % of the {len(gaps)} pairs are nearer than the margin; "
+        f"{wrong:.0f} % are on the wrong side."
     )
 
 

@@ -5,6 +5,7 @@ has the same number of traces for every run and phase, so that a figure can be c
 Old is blue, new is orange; a line style, a marker or a hatch says the same.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -323,6 +324,7 @@ def figures(run: Run, phase: int) -> dict[str, float | None]:
 def known(run: Run) -> list[str]:
     """The views that a run has the data for."""
     missing = {
+        "norms": not {"biases", "mean_logits"} & run.arrays.keys(),
         "angles": "embedding_angles" not in run.arrays,
         "features": "positions" not in run.arrays,
         "losses": not any(phase.get("losses") for phase in run["phases"]),
@@ -366,8 +368,11 @@ def _matrix(names: Sequence[str], values: np.ndarray, hover: str) -> dict[str, A
 def cell(trace: Mapping[str, Any], row: str, column: str) -> str:
     """What a matrix's hover text says of two classes."""
     value = trace["z"][list(trace["y"]).index(row)][list(trace["x"]).index(column)]
-    words = trace["hovertemplate"].removesuffix("<extra></extra>").replace("%{z}", str(value))
-    return words.replace("%{y}", row, 1).replace("%{x}", column, 1)
+    words, parts = (
+        trace["hovertemplate"].removesuffix("<extra></extra>"),
+        {"z": value, "y": row, "x": column},
+    )
+    return re.sub(r"%\{([xyz])\}", lambda match: str(parts[match[1]]), words)
 
 
 def _second(number: int) -> dict[str, str]:

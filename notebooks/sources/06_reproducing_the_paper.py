@@ -174,6 +174,7 @@ for name in config.PRESETS:
 # | imprinting | not mentioned | in all runs with a cosine head | `imprint` |
 # | second view of an exemplar, for NME | – | colour channels reversed, where a mirror image was meant | mirror image |
 # | margin ranking without less-forget | a component by itself | silently ignored | works |
+# | a fixed total of exemplars | – | $\lceil 2000/C\rceil$ per class, a little more than 2000 in all | $\lfloor 2000/C\rfloor$ |
 # | iCaRL, the rival | – | its ResNet-32 keeps the last ReLU | like LUCIR's, without it |
 # | second view of an exemplar, on ImageNet | – | commented out | mirror image |
 # | class-balance fine-tuning on CIFAR-100 | in the ablation | not in the code | `balanced_finetune` |

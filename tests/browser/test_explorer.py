@@ -22,7 +22,7 @@ from tests.browser.test_panels import (
     until,
     walk,
 )  # fmt: skip
-from tests.test_explorer import in_three_phases
+from tests.test_explorer import in_another_order, in_three_phases
 
 FOUR = ("replay", "cosine", "cosine+lf", "lucir")
 
@@ -103,6 +103,39 @@ def test_the_page_answers_switches_slider_and_views(page, address, recorded):
         section.get_by_role("combobox", name="view").select_option(label=title)
         expect(words).not_to_have_text(said)
         screenshot(page, f"page-{title.split()[0]}")
+
+
+def test_the_page_offers_the_cells_that_both_of_two_class_orders_have(page, recorded, tmp_path):
+    one = Bank(recorded)["cos+lf+mr", 0]
+    report.write([one, in_another_order(one)], tmp_path / "page.html")
+    section = open_page(page, (tmp_path / "page.html").as_uri(), "cos+lf+mr/phase3/confusion")
+    row, column = (section.get_by_role("combobox", name=name) for name in ("row", "column"))
+    row.select_option(one["classes"][40]), column.select_option(one["classes"][71])
+    expect(section.locator("[data-part=hovered]")).to_contain_text(" read as ")
+    link = section.get_by_label("this view")
+    link.fill("cos+lf+mr~lucir,order_seed=7"), link.press("Enter")
+    expect(link).to_have_value("cos+lf+mr~lucir,order_seed=7/seed0/phase3/confusion")
+    expect(section.locator("[data-part=hovered]")).to_be_empty()
+    expect(row.locator("option")).to_have_count(1 + 60)
+    box = section.locator(".heatmaplayer image").nth(1).bounding_box()
+    for share in (0.52, 0.53):  # a class that A has not learned
+        page.mouse.move(box["x"] + box["width"] * 0.02, box["y"] + box["height"] * share)
+    expect(row).to_have_value("")
+
+
+def test_the_page_works_inside_another_page(page, address):
+    page.goto(address)
+    html = page.content()
+    page.goto("about:blank")
+    page.evaluate(
+        """html => document.body.append(
+            Object.assign(document.createElement("iframe"), {srcdoc: html, width: 900}))""",
+        html,
+    )
+    section = page.frame_locator("iframe").locator("section.explorer")
+    section.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=MINUTE)
+    section.get_by_label("margin ranking").first.uncheck()
+    expect(section.get_by_label("this view")).to_have_value(re.compile(r"^cos\+lf-mr/"))
 
 
 def test_the_page_compares_two_settings(page, address, recorded):
