@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lucir_edu import hardware, losses, runs, stream
@@ -228,6 +229,31 @@ def test_the_drawing_of_the_objective_has_all_terms():
     for term, sources in comes_from.items():
         assert {start for start, end in ways if end == term} == sources
         assert term.removeprefix("λ × ").partition("\n")[0] in words.lower()
+
+
+def contrast(colour, background="white"):
+    """As the accessibility guidelines (WCAG 2) define it."""
+    light, dark = sorted(
+        (
+            np.where(c <= 0.03928, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+            @ [0.2126, 0.7152, 0.0722]
+            for c in (np.array(to_rgb(one)) for one in (colour, background))
+        ),
+        reverse=True,
+    )
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_words_in_drawings_can_be_read():
+    assert 3.8 < contrast(plots.ORANGE) < 3.9 and contrast("black") == pytest.approx(21)
+    arrows = [("old", 10, 1, "old"), ("new", 80, 1, "new"), ("f(x)", 30, 1, "feature")]
+    for figure, _ in (drawings.objective(), drawings.directions({"one": (arrows, [])})):
+        words = [text for axes in figure.axes for text in axes.texts if text.get_text()]
+        assert len(words) >= 3
+        for text in words:
+            box = text.get_bbox_patch()
+            background = box.get_facecolor() if box else "white"
+            assert contrast(text.get_color(), background) >= 4.5, text.get_text()
 
 
 def test_bars_have_their_mean_and_spread():

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lucir_edu.lab.plots import BLACK, NEW, OLD, Described, bare, legend_beside
+from lucir_edu.lab.plots import BLACK, NEW, OF_WORDS, OLD, Described, bare, legend_beside
 
 GREY = "#bbbbbb"
 KINDS = {  # of arrows: colour, line style, marker
@@ -66,7 +66,7 @@ def directions(panels: Mapping[str, tuple[Sequence[Arrow], Sequence[Arc]]]) -> D
             tip = length * _direction(degrees)
             axes.plot(*np.stack([0 * tip, tip]).T, line, color=colour, marker=marker, markevery=[1])
             axes.annotate(name, tip, 12 * _direction(degrees), textcoords="offset points",
-                          color=colour, va="center",
+                          color=OF_WORDS.get(colour, colour), va="center",
                           ha="left" if degrees < 60 else "center")  # fmt: skip
         for start, end, text in arcs:
             radius = 0.72 if end - start < 25 else 0.5  # where there is room for its words
@@ -106,7 +106,7 @@ def objective() -> Described:
     for name, (x, y, text, colour) in boxes.items():
         term = y == 1 and x > 1
         drawn[name] = axes.text(
-            x, y, text, color=colour, fontsize=9, ha="center", va="center",
+            x, y, text, color=OF_WORDS.get(colour, colour), fontsize=9, ha="center", va="center",
             bbox={
                 "boxstyle": "round,pad=0.5" if term else "square,pad=0.5", "edgecolor": colour,
                 "facecolor": "#eeeeee" if term else "white",

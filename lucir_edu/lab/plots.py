@@ -29,6 +29,7 @@ BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, BLACK = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
 )  # fmt: skip
 OLD, NEW = BLUE, ORANGE
+OF_WORDS = {ORANGE: "#B34700"}  # in orange words are hard to read: 3.9 : 1 on white
 LINES = [  # of curves that are compared: colour, line style, marker
     (BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PINK, ":", "D"),
     (BLACK, "-", "x"), (SKY, "--", "v"), (YELLOW, "-.", "P"),

@@ -20,7 +20,7 @@ from lucir_edu import hardware
 from lucir_edu.config import Config
 from lucir_edu.datasets import Dataset
 from lucir_edu.lab import DEVICE, lessons
-from lucir_edu.lab.plots import NEW, OLD, Described
+from lucir_edu.lab.plots import NEW, OF_WORDS, OLD, Described
 from lucir_edu.losses import unit
 from lucir_edu.trainer import Learner, Measurement, PhaseEnd
 
@@ -123,8 +123,9 @@ def _draw(axes: object, shot: Snapshot) -> None:
                              alpha=alpha, linewidths=0, depthshade=False)  # fmt: skip
             end = shot.embeddings[c]
             axes.plot(*np.stack([np.zeros(3), end]).T, line, color=colour, linewidth=1.5)
-            axes.text(*(1.2 * end), shot.classes[c], color=colour, ha="center", va="center",
-                      fontsize=11, weight="bold", path_effects=[halo])  # fmt: skip
+            axes.text(*(1.2 * end), shot.classes[c], color=OF_WORDS.get(colour, colour),
+                      ha="center", va="center", fontsize=11, weight="bold",
+                      path_effects=[halo])  # fmt: skip
     axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
     axes.set_box_aspect((1, 1, 1), zoom=1.3)
     axes.view_init(elev=ELEVATION, azim=TURN)
