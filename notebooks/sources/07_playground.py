@@ -152,7 +152,8 @@ assert max(each) - sorted(each)[1] < 3 < 7 < sorted(each)[1] - min(each)
 # A difference between two single runs that is not clearly larger than $\sqrt 2$ times that sd is not a finding, unless
 # they share a base network (`05`). And look at the runs, not only at their sd: most of this sd comes from a single
 # seed, whose training became unstable (`03`). When you have several seeds, compare runs of the same seed, as `05` does.
-# To train them in the background:
+# To train them in the background, in a terminal (where `lucir-edu` is not found, it is `.venv/bin/lucir-edu`, on
+# Windows `.venv\Scripts\lucir-edu`):
 #
 # ```
 # lucir-edu sweep glyphs-b50-5 --grid margin=0.3,0.5 --grid top_k=2,3 --seeds 3 --out runs/mine
@@ -250,10 +251,8 @@ for event in trainer.train(few, own, device="cpu"):
 #
 # ```
 # lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/2 --grid weight_decay=0.0005,0.005
-# lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/3 \
-#   --grid method=cosine+lf,lucir --grid lambda_base=5,20,80
-# lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/6 \
-#   --set base_classes=10 --grid cosine,less_forget,margin_ranking
+# lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/3 --grid method=cosine+lf,lucir --grid lambda_base=5,20,80
+# lucir-edu sweep glyphs-b50-5 --seeds 1 --out runs/6 --set base_classes=10 --grid cosine,less_forget,margin_ranking
 # ```
 #
 # **2.** After phase 1, from `bases` the gap nearly disappears: decay shortens what is new, and what is old is frozen.
