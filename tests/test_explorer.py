@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import itertools
 import json
+import math
 import random
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +92,8 @@ def test_confusion_draws_shares_and_where_images_go(bank):
     assert matrix["z"].shape == (100, 100) and matrix["x"] == matrix["y"] == run["classes"]
     assert np.array_equal(matrix["z"], np.rint(2.0 * counts)), "fifty test images per class"
     assert right["y"] == [round(run["phases"][5][key], 1) for key in ("cnn_old", "cnn_new")]
-    assert other["y"][0] == round(run["phases"][5]["old_to_new"], 1)
+    taken = counted(run, 5)
+    assert other["y"] == [round(taken[key], 1) for key in ("old_to_new", "new_to_old")]
     for bars in (right, own, other):
         assert bars["text"] == [f"{y:.1f}" if y >= 6 else "" for y in bars["y"]]
     assert "" in other["text"], "a bar that is too low for its number"
@@ -169,6 +171,121 @@ def test_the_class_balance_fine_tuning_is_no_part_of_a_phase_s_losses():
     assert [b for a, b in zip(x, y, strict=True) if 0 < a <= 1 and b is not None] == means[:9]
     assert f"less forget from {means[0]:.2f} to {means[8]:.2f}" in words
     assert words.endswith("(before the class-balance fine-tuning).")
+
+
+def recorded(method):
+    return runs.load(runs.BANK / f"glyphs-b50-5/{method}/seed0")
+
+
+def counted(run, phase):
+    """The numbers of a phase by plain counting in the run's arrays; None: there is nothing."""
+    num_old, seen = run["bounds"][phase : phase + 2]
+    last = len(run["phases"]) - 1
+    one = {name: values[phase].astype(float) for name, values in run.arrays.items()}
+    counts, angles = one["confusion_cnn"], one["embedding_angles"]
+
+    def right(after, a, b, kind="cnn"):
+        if a == b or f"confusion_{kind}" not in run.arrays:
+            return None
+        rows = run.arrays[f"confusion_{kind}"][after][a:b]
+        return 100 * np.trace(rows[:, a:b]) / rows.sum()
+
+    def mean(name, a, b):
+        return one[name][a:b].mean() if name in one and a < b else None
+
+    found = {
+        "seen": seen,
+        "all": right(phase, 0, seen),
+        "nme": right(phase, 0, seen, "nme"),
+        "old": right(phase, 0, num_old),
+        "new": right(phase, num_old, seen),
+        "average": np.mean([right(t, 0, run["bounds"][t + 1]) for t in range(last + 1)]),
+        "forgotten": np.mean(
+            [
+                max(right(t, a, b) for t in range(group, last)) - right(last, a, b)
+                for group, (a, b) in enumerate(itertools.pairwise(run["bounds"][:-1]))
+            ]
+        ),
+        "old_to_new": None,
+        "longer": None,
+    }
+    for name in ("weight_norms", "biases", "mean_logits"):
+        found[f"{name}_old"] = mean(name, 0, num_old)
+        found[f"{name}_new"] = mean(name, num_old, seen)
+    if num_old:
+        found["old_to_new"] = 100 * counts[:num_old, num_old:].sum() / counts[:num_old].sum()
+        new = counts[num_old:seen]
+        found["new_to_old"] = 100 * new[:, :num_old].sum() / new.sum()
+        found["longer"] = 100 * found["weight_norms_new"] / found["weight_norms_old"] - 100
+        found["apart"] = np.mean([angles[a, b] for a in range(num_old) for b in range(a)])
+        found["between"] = angles[:num_old, num_old:seen].mean()
+        moves = one["positions"][:50] - run.arrays["positions"][0, :50]
+        found["moved"] = np.sqrt((moves**2).sum(axis=-1)).mean()
+        across = [float(x) for x in run.arrays["positions"][..., 0].ravel() if np.isfinite(x)]
+        found["wide"] = max(across) - min(across)
+    for term, means in run["phases"][phase]["losses"].items():
+        found[f"{term}_first"], found[f"{term}_last"] = means[0], means[-1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "phase"), [("lucir", 1), ("icarl", 4), ("linear+lf", 0), ("finetune", 5)]
+)
+def test_the_figures_of_a_comparison_are_counted_from_the_run(method, phase):
+    run = recorded(method)
+    own = counted(run, phase)
+    rows = {
+        "accuracy on all classes seen, head (%)": own["all"],
+        "the same, NME (%)": own["nme"],
+        "old classes (%)": own["old"],
+        "new classes (%)": own["new"],
+        "old taken for new (%)": own["old_to_new"],
+        "new embeddings longer than old by (%)": own["longer"],
+        "whole run: average incremental accuracy (%)": own["average"],
+        "whole run: forgetting (points)": own["forgotten"],
+    }
+    shown, rows = (
+        {name: math.nan if value is None else value for name, value in one.items()}
+        for one in (views.figures(run, phase), rows)
+    )
+    assert shown == pytest.approx(rows, rel=1e-5, nan_ok=True)
+    if method in ("lucir", "icarl"):
+        assert len(set(rows.values())) == 8, "an exchange would not be seen"
+
+
+@pytest.mark.parametrize(
+    ("view", "method", "phase", "sentence"),
+    [
+        ("accuracy", "lucir", 3, "{all:.1f} % of all {seen} classes' images are right, by NME "
+         "{nme:.1f} %; old classes {old:.1f} %, new ones {new:.1f} %."),
+        ("accuracy", "finetune", 2, "{all:.1f} % of all {seen} classes' images are right; old "
+         "classes {old:.1f} %, new ones {new:.1f} %."),
+        ("norms", "linear+lf", 2, "length: old {weight_norms_old:.2f}, new {weight_norms_new:.2f} "
+         "on average; bias: old {biases_old:.2f}, new {biases_new:.2f} on average."),
+        ("norms", "lucir", 2, "length: old {weight_norms_old:.2f}, new {weight_norms_new:.2f} on "
+         "average; mean logit: old {mean_logits_old:.2f}, new {mean_logits_new:.2f} on average."),
+        ("norms", "icarl", 0, "length: {weight_norms_new:.2f} on average; bias: {biases_new:.2f} "
+         "on average."),
+        ("confusion", "lucir", 4, "of new classes' images {new:.0f} % are right and "
+         "{new_to_old:.0f} % taken for old ones; of old classes' {old:.0f} % are right and "
+         "{old_to_new:.0f} % taken for new. "),
+        ("angles", "icarl", 3, "two old classes are {apart:.0f}° apart on average, an old and a "
+         "new one {between:.0f}°. "),
+        ("features", "lucir", 3, "After phase 3: 240 test images. Those of the base classes have "
+         "moved by {moved:.2f} on average since the base phase, where the plane is {wide:.2f} "
+         "wide."),
+        ("losses", "lucir", 2, "cross entropy from {cross_entropy_first:.2f} to "
+         "{cross_entropy_last:.2f}; less forget from {less_forget_first:.2f} to "
+         "{less_forget_last:.2f}; margin ranking from {margin_ranking_first:.2f} to "
+         "{margin_ranking_last:.2f}."),
+    ],
+)  # fmt: skip
+def test_the_numbers_of_a_view_s_words_are_counted_from_the_run(view, method, phase, sentence):
+    run = recorded(method)
+    expected = sentence.format(**counted(run, phase))
+    assert expected in views.draw(view, run, phase).words
+    shown = re.findall(r"-?[\d.]*\d", expected)
+    assert len(set(shown)) == len(shown), "an exchange would not be seen"
 
 
 @pytest.mark.parametrize("view", views.VIEWS)

@@ -37,6 +37,10 @@ def trained(make_config, dataset):
     }
 
 
+def recorded(method):
+    return runs.load(runs.BANK / f"glyphs-b50-5/{method}/seed0")
+
+
 def test_every_figure_is_a_picture_with_a_description(trained, make_config, dataset):
     learner = stream.make(make_config(), dataset)
     for described in (
@@ -126,14 +130,21 @@ def test_by_group_writes_the_accuracy_matrix_row_by_row(trained):
     assert ", ".join(f"{value:.0f}" for value in matrix[:, 0]) in words
 
 
-def test_the_bars_of_the_confusion_are_what_becomes_of_old_and_new_images(trained):
-    run = trained["replay"]
-    figure, _ = plots.confusion(run)
+def test_the_bars_of_the_confusion_are_what_becomes_of_old_and_new_images():
+    run = recorded("lucir")
+    figure, words = plots.confusion(run)
     bars = figure.axes[1].patches
     heights = np.array([bar.get_height() for bar in bars]).reshape(3, 2)
     last = run["phases"][-1]
     assert heights[0] == pytest.approx([last["cnn_old"], last["cnn_new"]])
-    assert heights[2, 0] == pytest.approx(last["old_to_new"])
+    new = run.arrays["confusion_cnn"][-1][90:]
+    to_old = 100 * new[:, :90].sum() / new.sum()
+    assert heights[2] == pytest.approx([last["old_to_new"], to_old])
+    assert words == (
+        f"After phase 5: of old classes' images {last['cnn_old']:.0f} % are right, "
+        f"{last['old_to_new']:.0f} % taken for a new class; of new classes' images "
+        f"{last['cnn_new']:.0f} % are right, {to_old:.0f} % taken for an old one."
+    )
     assert heights.sum(axis=0) == pytest.approx([100, 100])
 
 
@@ -161,6 +172,51 @@ def test_features_are_drawn_where_they_are_at_the_end_and_where_they_came_from(t
         ends = np.array([way.get_xydata() for way in ways])
         moves = np.stack([positions[0, :6].reshape(-1, 2), positions[2, :6].reshape(-1, 2)], axis=1)
         np.testing.assert_array_equal(ends, moves)
+
+
+def test_words_about_features_say_how_far_the_base_classes_moved():
+    compared = {name: recorded(name) for name in ("lucir", "linear+lf")}
+    _, words = plots.features(compared)
+    moved = []
+    for run in compared.values():
+        before, after = run.arrays["positions"][[0, 5], :50].astype(float)
+        moved.append(f"{np.sqrt(((after - before) ** 2).sum(axis=-1)).mean():.2f}")
+    assert re.findall(r"(\S+): images .*? moved by (\S+) on", words) == [
+        *zip(compared, moved, strict=True)
+    ]
+    assert moved[0] != moved[1]
+
+
+def test_words_about_groups_give_the_first_s_accuracies_and_each_one_s_own():
+    run = recorded("icarl")
+    _, words = plots.by_group(run, ["Latin", *"BCDEF"])
+
+    def right(phase, group):
+        a, b = run["bounds"][group : group + 2]
+        counts = run.arrays["confusion_cnn"][phase][a:b]
+        return f"{100 * np.trace(counts[:, a:b]) / counts.sum():.0f}"
+
+    first, newest = ([right(t, t * own) for t in range(6)] for own in (0, 1))
+    assert words.endswith(
+        f" Latin, after each phase: {', '.join(first)} %. "
+        f"Each alphabet just after it was learned: {', '.join(newest)} %."
+    )
+
+
+def test_the_head_has_lines_at_the_means_of_old_and_of_new_classes():
+    run = recorded("linear+lf")
+    figure, words = plots.head(run, 2)
+    keys = ("weight_norms", "biases", "mean_logits", "logit_sds")
+    for axes, key in zip(figure.axes, keys, strict=True):
+        values = run.arrays[key][2].astype(float)
+        old, new = values[:60].mean(), values[60:70].mean()
+        assert abs(old - new) > 0.02, "an exchange would not be seen"
+        lines = [line.get_segments()[0] for line in axes.collections]
+        np.testing.assert_allclose(
+            lines, [[(-0.5, old), (59.5, old)], [(59.5, new), (69.5, new)]], rtol=1e-5
+        )
+        title = axes.get_title(loc="left")
+        assert f"{title}: old {old:.2f}, new {new:.2f} on average" in words
 
 
 def test_a_base_phase_of_one_class_has_no_angle_yet(make_config, dataset, recwarn):
@@ -577,6 +633,32 @@ def test_panel_leaves_the_class_balance_fine_tuning_out_of_its_curves(toy):
     in_a_loop(main())
 
 
+def test_the_panel_s_table_has_the_numbers_of_its_runs(make_config, dataset):
+    async def main():
+        panel = TrainingPanel(make_config(base_classes=2, increment=2), dataset)  # six phases
+        panel.runs = {name: recorded(name) for name in ("lucir", "icarl")}
+        panel._draw_table()
+        headings, *rows = (
+            re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)
+            for row in panel.table.value.split("</tr>")[:-1]
+        )
+        for (name, run), cells in zip(panel.runs.items(), rows, strict=True):
+            counts, norms = run.arrays["confusion_cnn"], run.arrays["weight_norms"][-1]
+            right = [100 * np.trace(c) / c.sum() for c in counts]
+            taken = 100 * counts[5, :90, 90:].sum() / counts[5, :90].sum()
+            longer = 100 * norms[90:].mean() / norms[:50].mean() - 100
+            assert dict(zip(headings, cells, strict=True)) == {
+                "trained here": name,
+                "phases": "5 of 5",
+                "average": f"{np.mean(right):.1f} %",
+                "last": f"{right[-1]:.1f} %",
+                "old taken for new": f"{taken:.1f} %",
+                "newest embeddings longer by": f"{longer:.0f} %",
+            }
+
+    in_a_loop(main())
+
+
 def test_what_a_panel_has_trained_can_be_saved_and_loaded(toy, tmp_path):
     async def main():
         panel = TrainingPanel(*toy)
@@ -805,6 +887,14 @@ def test_a_sphere_has_a_snapshot_per_phase_with_everything_of_length_one(views, 
 def test_the_sphere_s_picture_names_every_class_of_each_phase(views):
     figure, words = sphere.picture(views)
     assert [len(axes.texts) for axes in figure.axes] == [6, 9, 12, 6, 9, 12]
+    shots = [shot for shots in views.values() for shot in shots]
+    for axes, shot in zip(figure.axes, shots, strict=True):
+        old, new = shot.num_old, len(shot.classes) - shot.num_old
+        colours = [plots.BLUE] * old + [plots.ORANGE] * new
+        assert [text.get_text() for text in axes.texts] == list(shot.classes)
+        assert [text.get_color() for text in axes.texts] == colours
+        assert [line.get_color() for line in axes.lines] == colours
+        assert [line.get_linestyle() for line in axes.lines] == ["-"] * old + ["--"] * new
     last = views["cosine"][-1].measurement.cnn
     assert f"cosine phase 2: {last:.0f} % right" in " ".join(
         axes.get_title().replace(",", "") for axes in figure.axes
@@ -829,6 +919,39 @@ def test_the_sphere_s_panel_shows_one_phase_at_a_time_and_turns(views):
     for scene in (panel.figure.layout.scene, panel.figure.layout.scene2):
         eye = scene.camera.eye
         assert (eye.x, eye.z) == pytest.approx((0, 0)) and eye.y > 1
+
+
+def test_the_sphere_s_traces_and_words_have_the_letters_of_the_classes_they_name():
+    names, chance = "DACBE", np.random.default_rng(0)
+    shots = [
+        sphere.Snapshot(names[:seen], num_old, chance.normal(size=(seen, 3)),
+                        chance.normal(size=(2 * seen, 3)), np.arange(seen).repeat(2),
+                        SimpleNamespace(cnn=50.0))
+        for num_old, seen in ((0, 2), (2, 3), (3, 5))
+    ]  # fmt: skip
+    panel = SpherePanel({"one": shots})
+    _, *drawn = panel.figure.data  # the first is the ball
+    sides = [(phase, kind) for phase in range(3) for kind in ("old", "new")]
+    for (phase, kind), dots, rays in zip(sides, drawn[::2], drawn[1::2], strict=True):
+        shot = shots[phase]
+        part = slice(shot.num_old) if kind == "old" else slice(shot.num_old, None)
+        colour, dash, symbol = {
+            "old": (plots.BLUE, "solid", "circle"), "new": (plots.ORANGE, "dash", "diamond")
+        }[kind]  # fmt: skip
+        assert dots.meta == rays.meta == phase
+        assert (dots.name, rays.name) == (f"features of {kind} classes",
+                                          f"embeddings of {kind} classes")  # fmt: skip
+        assert [text for text in rays.text if text] == list(shot.classes[part])
+        assert list(dots.text) == [letter for letter in shot.classes[part] for _ in range(2)]
+        np.testing.assert_array_equal(np.c_[rays.x, rays.y, rays.z][1::3], shot.embeddings[part])
+        both = shot.features.reshape(-1, 2, 3)[part].reshape(-1, 3)
+        np.testing.assert_array_equal(np.c_[dots.x, dots.y, dots.z], both)
+        assert (rays.line.color, rays.line.dash) == (colour, dash)
+        assert (dots.marker.color, dots.marker.symbol) == (colour, symbol)
+    for phase, said in enumerate(("none; new classes D A", "D A; new classes C",
+                                  "D A C; new classes B E")):  # fmt: skip
+        panel.phase.value = phase
+        assert panel.words.value.endswith(f"Old classes {said}.")
 
 
 # ---- The playground ----
