@@ -362,6 +362,23 @@ def test_exit_does_not_end_the_kernel(monkeypatch):
     assert shell.ask_exit.__func__ is Shell.ask_exit
 
 
+def test_a_check_within_a_function_that_is_checked_leaves_nothing_behind(monkeypatch):
+    class Shell:
+        def ask_exit(self):
+            pass
+
+    def adaptive_lambda(base, num_old, num_new):
+        checks.angles.report(stub)
+        return losses.adaptive_lambda(base, num_old, num_new)
+
+    shell = Shell()
+    monkeypatch.setattr(sandbox, "get_ipython", lambda: shell)
+    random.seed(7)
+    before = random.getstate()
+    assert checks.adaptive_lambda.report(adaptive_lambda)[1]
+    assert random.getstate() == before and not vars(shell)
+
+
 def test_an_exception_that_cannot_be_shown():
     class Odd(Exception):
         def __str__(self):
@@ -623,6 +640,14 @@ def patch_ours():
     losses.less_forget = None
 
 
+def patch_the_grader():
+    grading.same = lambda *given: True
+
+
+def patch_an_exercise():
+    grading.Exercise.verdict = lambda *given: ("right", [])
+
+
 def delete():
     vars(np).pop("linalg", None)
 
@@ -638,7 +663,8 @@ def shadow():
     [
         (patch_function, "torch.nn.functional.normalize"), (patch_method, "Tensor.sum"),
         (patch_operator, "Module.__call__"), (patch_constructor, "Linear.__init__"),
-        (patch_ours, "losses.less_forget"), (delete, "numpy.linalg"), (shadow, "builtins.sum"),
+        (patch_ours, "losses.less_forget"), (patch_the_grader, "lab.grading.same"),
+        (patch_an_exercise, "Exercise.verdict"), (delete, "numpy.linalg"), (shadow, "builtins.sum"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
@@ -662,6 +688,7 @@ def test_changes_of_libraries_are_told_and_put_back(patch, name, fails):
         if was.get(name) is not now.get(name) and not name.startswith("__")
     ] == []
     assert checks.less_forget.report(as_it_should_be)[1]
+    assert not checks.less_forget.report(lambda features, old_features: features.sum())[1]
 
 
 def test_the_folder_is_the_same_afterwards(tmp_path):

@@ -7,6 +7,7 @@ is graded is in ``grading``.
 
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from lucir_edu import losses, memory, metrics, model, trainer
 from lucir_edu.config import Config
+from lucir_edu.lab import grading, sandbox
 from lucir_edu.lab.grading import (
     CLASSES,
     IMAGES,
@@ -1122,3 +1124,6 @@ NOTEBOOKS = {
     "05_the_full_objective": (lucir_loss, main_effect, nearest_mean),
 }
 EXERCISES = {exercise.name: exercise for group in NOTEBOOKS.values() for exercise in group}
+
+GRADER = (grading, sandbox, sys.modules[__name__], Exercise)  # what judges a learner's code
+sandbox.SHARED += GRADER

@@ -13,7 +13,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, TextIO
 
@@ -128,14 +128,14 @@ def nothing_changes() -> Iterator[None]:
             random.seed(0), np.random.seed(0)
             yield
         finally:
-            if shell is not None:
-                del shell.ask_exit  # its class's method is back
             random.setstate(states[0])
             np.random.set_state(states[1])
             torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
             os.chdir(folder)
             sys.setrecursionlimit(depth)
+            if shell is not None:  # its class's method is back; a check inside this one was first
+                vars(shell).pop("ask_exit", None)
 
 
 @contextlib.contextmanager
@@ -157,11 +157,12 @@ def _little_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _libraries_stay(changed: list[str]) -> Iterator[None]:
-    """Put back what is changed in SHARED, and list it."""
-    before = [(owner, dict(vars(owner))) for owner in SHARED]
+def put_back(owners: Iterable[ModuleType | type]) -> Iterator[list[str]]:
+    """Put back what is changed in these modules and classes, and list it."""
+    before = [(owner, dict(vars(owner))) for owner in owners]
+    changed: list[str] = []
     try:
-        yield
+        yield changed
     finally:
         for owner, names in before:
             now = dict(vars(owner))
@@ -201,11 +202,10 @@ def apart(work: Callable[[], Any], prints: Prints | None = None) -> Any:
 
     thread = threading.Thread(target=body, daemon=True)
     end = math.inf if prints is None else time.monotonic() + TIME_LIMIT
-    changed: list[str] = []
     with contextlib.ExitStack() as stack:
         if prints is not None:
             stack.enter_context(_little_memory())
-            stack.enter_context(_libraries_stay(changed))
+        changed = stack.enter_context(put_back(SHARED if prints is not None else ()))
         try:
             thread.start()
             while not done.is_set() and time.monotonic() < end:
