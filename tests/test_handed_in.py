@@ -14,6 +14,11 @@ from lucir_edu import cli
 from lucir_edu.lab import checks, handed_in
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+RIGHT = "    return base * (num_old / num_new) ** 0.5"
+STUB = "def adaptive_lambda(base, num_old, num_new):\n    raise NotImplementedError"
+SOLVED = STUB.replace("    raise NotImplementedError", RIGHT)
+POWERED = SOLVED.replace("0.5", "power")
+CHECK = "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)"
 
 
 @pytest.fixture
@@ -129,6 +134,36 @@ def test_a_check_in_the_same_cell_does_not_put_the_package_s_in_its_place(hand_i
     assert verdicts(path)["adaptive_lambda"] == "not yet right"
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        f"if True:\n    {CHECK}", f"import io\nwith io.StringIO():\n    {CHECK}", "a = " + CHECK,
+        "adaptive_lambda, a = checks.adaptive_lambda(adaptive_lambda), 1", CHECK + "\n" + CHECK,
+        "adaptive_lambda = checks.adaptive_lambda(submission=adaptive_lambda)",
+        "assert checks.adaptive_lambda(adaptive_lambda)",
+    ],
+    ids=["in an if", "in a with", "two targets", "a pair", "twice", "by name", "in an assertion"],
+)  # fmt: skip
+def test_what_is_wrong_is_told_wherever_the_check_stands(hand_in, check):
+    path = hand_in(SOLVED.replace("0.5", "2"), check)
+    assert verdicts(path)["adaptive_lambda"] == "not yet right"
+    assert "value: off by" in reasons(path)["adaptive_lambda"]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ["grading.same = lambda *_: True", "grading.Exercise.verdict = lambda *_: ('right', [])"],
+)
+@pytest.mark.parametrize("where", ["a cell", "the function"])
+def test_who_changes_the_grader_is_graded_like_all_others(hand_in, patch, where):
+    wrong = SOLVED.replace("0.5", "2")
+    cells = [f"{patch}\n{wrong}"]
+    if where == "the function":
+        cells = [wrong.replace(RIGHT, f"    {patch}\n{RIGHT}")]
+    path = hand_in("from lucir_edu.lab import grading", *cells, CHECK)
+    assert verdicts(path)["adaptive_lambda"] == "not yet right"
+
+
 def test_what_is_built_on_another_exercise_is_graded_by_itself(hand_in):
     solved = (NOTEBOOKS / "sources" / "04_margin_ranking.py").read_text()
     margin_ranking = solved[solved.index("def margin_ranking(") :].partition("    ### END")[0]
@@ -170,13 +205,6 @@ def test_a_cell_that_is_no_python_is_named(hand_in):
     assert reasons(path)["angles"] == "code cell 2 is not Python: '(' was never closed (line 2)"
 
 
-RIGHT = "    return base * (num_old / num_new) ** 0.5"
-STUB = "def adaptive_lambda(base, num_old, num_new):\n    raise NotImplementedError"
-SOLVED = STUB.replace("    raise NotImplementedError", RIGHT)
-POWERED = SOLVED.replace("0.5", "power")
-CHECK = "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)"
-
-
 @pytest.mark.parametrize(
     "cells",
     [
@@ -201,14 +229,35 @@ CHECK = "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)"
         ["for power in (2, 1, 0.5):\n    pass", POWERED, CHECK],
         ["import io", "with io.StringIO('0.5') as file:\n    power = float(file.read())",
          "return", "nonlocal power", POWERED, CHECK],
+        ["def root(ratio):\n    return ratio**0.5",
+         SOLVED.replace("(num_old / num_new) ** 0.5", "root(num_old / num_new)"), CHECK,
+         "def root(ratio):\n    return ratio"],
+        ["power = 0.5", POWERED, CHECK, "power = 1"],
+        ["power = 1", POWERED, "if power:\n    power /= 2\n    " + CHECK, "power = 1"],
+        ["import functools\nroot = functools.partial(pow, exp=0.5)",
+         SOLVED.replace("(num_old / num_new) ** 0.5", "root(num_old / num_new)"), CHECK,
+         "import time\nroot = [time.sleep(60)]"],
     ],
     ids=["another name", "a lambda", "a stub later", "an experiment later", "mended later",
          "in an if", "a blank line", "helpers", "changed in place", "changed in part", "in a try",
-         "in a for", "in a with"],
+         "in a for", "in a with", "a helper replaced later", "a value replaced later",
+         "in the check's block", "a training with a helper's name"],
 )  # fmt: skip
 def test_what_was_right_in_the_notebook_is_right(hand_in, cells):
     path = hand_in("from lucir_edu.lab import checks", *cells)
     assert verdicts(path)["adaptive_lambda"] == "right"
+
+
+def test_after_a_check_what_is_not_right_is_replaced_as_in_the_notebook(hand_in):
+    ratio = "ratio = adaptive_lambda(1, 4, 1)"
+    powered = (
+        "def less_forget(one, two):\n    return (1 - torch.cosine_similarity(one, two.detach())"
+    )
+    path = hand_in(
+        "import torch", SOLVED.replace("0.5", "2"), CHECK, ratio,
+        powered + ".mean()) * ratio / 2", "less_forget = checks.less_forget(less_forget)",
+    )  # fmt: skip
+    assert verdicts(path)["less_forget"] == "right"
 
 
 def test_what_no_exercise_reads_is_not_run(hand_in, tmp_path):
@@ -219,6 +268,14 @@ def test_what_no_exercise_reads_is_not_run(hand_in, tmp_path):
         "def adaptive_lambda(base, num_old, num_new):\n    root = (num_old / num_new) ** 0.5\n"
         "    return base * root",
         "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)\nprint(root)",
+    )
+    assert verdicts(path)["adaptive_lambda"] == "right" and not touched.exists()
+
+
+def test_an_exercise_of_another_notebook_is_a_name_like_others(hand_in, tmp_path):
+    touched = tmp_path / "touched"
+    path = hand_in(
+        f"from pathlib import Path\nangles = Path({str(touched)!r}).touch()", SOLVED, CHECK
     )
     assert verdicts(path)["adaptive_lambda"] == "right" and not touched.exists()
 

@@ -1,22 +1,26 @@
 """Handed-in notebooks, graded: ``lucir-edu grade``.
 
 Only what a notebook's exercises need is run, in the order of its cells: the cells in which an
-exercise is written; of all others the imports, functions, classes and plain values, and whatever
-else an exercise reads. So nothing is trained, unless an exercise reads the result. As in the
-notebook, the package's own function stands in for one that is not right, so that what is built on
-it is graded by itself. Every notebook has a process of its own, which it may end or hold up without
-harm to the others; there it has the permissions of the person who grades.
+exercise is written, and the checks; of all others the imports, functions, classes and plain values,
+and whatever else an exercise reads that stands above its last check or definition. So nothing is
+trained, unless an exercise reads the result. As in the notebook, the verdict is given where the
+check stands, and the package's own function stands in for one that is not right, so that what is
+built on it is graded by itself; what is never checked is judged at the end. Every notebook has a
+process of its own, which it may end or hold up without harm to the others; there it has the
+permissions of the person who grades.
 """
 
 import ast
 import contextlib
 import functools
 import io
+import itertools
 import json
 import linecache
 import multiprocessing
 import re
 import symtable
+import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +30,10 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from lucir_edu.config import UsageError
 from lucir_edu.lab import checks
-from lucir_edu.lab.grading import NOT_WRITTEN, RIGHT
+from lucir_edu.lab.grading import NOT_WRITTEN, RIGHT, STAND_IN, Exercise
+from lucir_edu.lab.sandbox import put_back
 
 PATIENCE = 120.0  # seconds until the next verdict; a behaviour has a limit of its own
-HANDED = "_handed_to_a_check"
 MAGIC = re.compile(r"^\s*%%(time|capture)\b.*\n")  # below such a line a cell is ordinary Python
 
 
@@ -73,12 +77,12 @@ def grade(path: Path) -> list[Grade]:
     found: dict[str, tuple[str, list[str]]] = {}
     ending = "its code ended the process"
     with contextlib.suppress(EOFError, BrokenPipeError):  # the latter on Windows
-        while len(found) < len(names):
-            if not ours.poll(PATIENCE):
-                ending = f"no answer for {PATIENCE:.0f} s"
+        while ours.poll(PATIENCE):
+            if not (verdict := json.loads(ours.recv_bytes())):  # (recv would unpickle)
                 break
-            name, verdict, lines = json.loads(ours.recv_bytes())  # (recv would unpickle)
-            found[name] = verdict, lines
+            found |= verdict
+        else:
+            ending = f"no answer for {PATIENCE:.0f} s"
     process.kill()
     process.join()
     return [Grade(path, name, *found.get(name, (f"not graded: {ending}", []))) for name in names]
@@ -93,29 +97,62 @@ def _exercises(sources: list[str]) -> list[str]:
 
 
 def _work(sources: list[str], names: list[str], answers: Connection) -> None:
-    """In a process of its own: define what the notebook defines, and send a verdict for each."""
-    space: dict[str, Any] = {"__name__": "__main__"}
+    """In a process of its own: run what the exercises need, and send a verdict for each as soon as
+    it is known, the last one being valid; at the end, nothing."""
+    space: dict[str, Any] = {"__name__": "__main__", "checks": checks}
+    right: dict[str, Any] = {}
+    told: set[str] = set()
     unread: list[str] = []
+    usual = Exercise.__call__
+
+    def tell(name: str, verdict: str, lines: list[str]) -> None:
+        told.add(name)
+        answers.send_bytes(json.dumps({name: (verdict, lines)}).encode())
+
+    def check(exercise: Exercise, submission: Any) -> Any:
+        """The notebook's check; what was right once may be replaced in an experiment later."""
+        if threading.current_thread() is not threading.main_thread():
+            return usual(exercise, submission)  # within a function that is being checked
+        name = exercise.name
+        if name not in right:
+            before = itertools.takewhile(lambda other: other != name, names)
+            others = {n: right.get(n, checks.EXERCISES[n].stand_in) for n in before}
+            verdict, lines = _verdict(exercise, submission, space, others)
+            if verdict == RIGHT:
+                right[name] = submission
+            if verdict != STAND_IN or name not in told:
+                tell(name, verdict, lines)
+        return right.get(name, exercise.stand_in)
+
+    Exercise.__call__ = check
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        checked = _define(sources, space, unread)
+        _run(sources, names, space, unread)
         for name in names:
-            exercise = checks.EXERCISES[name]
-            # What was right at its check may have been replaced in an experiment later
-            submissions = checked.get(name, []) + ([space[name]] if name in space else [])
-            verdict, lines = NOT_WRITTEN, [f"  – {reason}" for reason in unread]
-            for submission in {id(one): one for one in submissions}.values():
-                verdict, lines = exercise.verdict(submission)
-                if verdict == RIGHT:
-                    space[name] = submission
-                    break
-            else:
-                space[name] = exercise.stand_in
-            answers.send_bytes(json.dumps((name, verdict, lines)).encode())
+            if name in space:
+                checks.EXERCISES[name](space[name])
+            elif name not in told:
+                tell(name, NOT_WRITTEN, [f"  – {reason}" for reason in unread])
+        answers.send_bytes(b"{}")
 
 
-def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> dict[str, list[Any]]:
-    """Run what the exercises need; return what the notebook's checks were called with."""
+def _verdict(
+    exercise: Exercise, submission: Any, space: dict[str, Any], others: dict[str, Any]
+) -> tuple[str, list[str]]:
+    """As in the notebook; if it is not right there, with right ones for the exercises before."""
+    verdict, lines = exercise.verdict(submission)
+    if verdict in (RIGHT, STAND_IN) or all(space.get(n) is other for n, other in others.items()):
+        return verdict, lines
+    kept = dict(space)
+    space.update(others)
+    verdict, lines = exercise.verdict(submission)
+    space.clear()
+    space.update(kept)
+    return verdict, lines
+
+
+def _run(sources: list[str], names: list[str], space: dict[str, Any], unread: list[str]) -> None:
+    """Run what the exercises need; what cannot be run is added to ``unread``."""
     cells: dict[str, list[ast.stmt]] = {}
     for number, source in enumerate(sources, 1):
         name = f"code cell {number}"
@@ -127,37 +164,40 @@ def _define(sources: list[str], space: dict[str, Any], unread: list[str]) -> dic
             unread.append(f"{name} is not Python: {words}{f' (line {line})' if line else ''}")
             continue
         linecache.cache[f"<{name}>"] = len(code), None, code.splitlines(keepends=True), f"<{name}>"
-    needed = _needed([statement for statements in cells.values() for statement in statements])
-    checked: dict[str, list[Any]] = {}
+    needed = _needed([*itertools.chain(*cells.values())], names)
     for cell, statements in cells.items():
-        whole = any(_exercise(statement) for statement in statements)
+        whole = any(_written(statement, names) for statement in statements)
         for statement in statements:
-            part = statement
-            if _grades(statement):
-                part = ast.Assign([ast.Name(HANDED, ast.Store())], _handed(statement))
-            elif not (whole or _only_defines(statement) or _names(statement) & needed):
+            if not (whole or statement in needed or _only_defines(statement)):
                 continue
             try:
-                module = ast.fix_missing_locations(ast.Module([part], []))
-                exec(compile(module, f"<{cell}>", "exec"), space)
+                module = ast.fix_missing_locations(ast.Module([statement], []))
+                code = compile(module, f"<{cell}>", "exec")
+                with put_back(checks.GRADER):  # so that it judges honestly
+                    exec(code, space)
             except Exception as error:  # a function that needs what is missing shows it
-                if _exercise(statement):
+                if _written(statement, names):
                     unread.append(f"{cell} raises {type(error).__name__}: {error}")
-            if HANDED in space:
-                name = ast.unparse(statement.value.func).removeprefix("checks.")
-                checked.setdefault(name, []).append(space.pop(HANDED))
-    return checked
 
 
-def _needed(notebook: list[ast.stmt]) -> set[str]:
-    """The names that exercises read, and in turn those that the code behind these names reads."""
-    todo: list[ast.AST] = [statement for statement in notebook if _exercise(statement)]
-    todo += [_handed(statement) for statement in notebook if _grades(statement)]
-    needed: set[str] = set()
+def _needed(notebook: list[ast.stmt], names: list[str]) -> set[ast.stmt]:
+    """The checks, and what stands above the last check or definition of an exercise and assigns
+    what the exercise reads, or what the code behind that reads."""
+    ends = {name: place for place, statement in enumerate(notebook)
+            for name in _written(statement, names) | _checked(statement, names)}  # fmt: skip
+    todo: list[tuple[int, ast.stmt]] = []
+    for place, statement in enumerate(notebook):
+        todo += [(ends[name], statement) for name in _written(statement, names)]
+        todo += [(place, statement)] if _checked(statement, names) else []
+    todo.sort(key=lambda item: item[0])  # the last end first, which includes what others read
+    needed, read = {s for s in notebook if _checked(s, names)}, dict[str, int]()
     while todo:
-        new = _reads(todo.pop()) - needed
-        needed |= new
-        todo += [s for s in notebook if not _grades(s) and not new.isdisjoint(_names(s))]
+        end, statement = todo.pop()
+        new = {name for name in _reads(statement) if read.get(name, -1) < end}
+        read |= dict.fromkeys(new, end)
+        found = [s for s in notebook[:end] if not new.isdisjoint(_names(s))]
+        needed.update(found)
+        todo += [(end, s) for s in found]
     return needed
 
 
@@ -182,9 +222,18 @@ def _tables(node: ast.AST) -> list[symtable.SymbolTable]:
         return []
 
 
-def _exercise(statement: ast.stmt) -> bool:
-    """Whether it defines, or assigns, what an exercise asks for."""
-    return not (_grades(statement) or _names(statement).isdisjoint(checks.EXERCISES))
+def _written(statement: ast.stmt, names: list[str]) -> set[str]:
+    """The exercises that it defines or assigns, but not by a check."""
+    return set() if _checked(statement, names) else _names(statement).intersection(names)
+
+
+def _checked(statement: ast.stmt, names: list[str]) -> set[str]:
+    """The exercises that it checks when it is run, in a block too."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return set()
+    calls = [node.func for node in ast.walk(statement) if isinstance(node, ast.Call)]
+    called = {ast.unparse(function) for function in calls}
+    return {name for name in names if f"checks.{name}" in called}
 
 
 @functools.cache
@@ -208,19 +257,6 @@ def _targets(statement: ast.stmt) -> list[ast.expr]:
     if isinstance(statement, ast.AnnAssign):
         targets = [statement.target]
     return [part for target in targets for part in getattr(target, "elts", [target])]
-
-
-def _grades(statement: ast.stmt) -> bool:
-    """Whether it is the notebook's own check, which would replace a wrong function with the
-    package's."""
-    call = getattr(statement, "value", None)
-    return isinstance(call, ast.Call) and ast.unparse(call.func).startswith("checks.")
-
-
-def _handed(check: ast.stmt) -> ast.expr:
-    """What a check is called with."""
-    handed, *_ = [*check.value.args, ast.Constant(None)]
-    return ast.Constant(None) if isinstance(handed, ast.Starred) else handed
 
 
 def _only_defines(statement: ast.stmt) -> bool:
