@@ -193,6 +193,51 @@ def test_the_stand_in_solves_the_exercise(exercise):
     assert right, lines
 
 
+def imported_inside(one, two):
+    import lucir_edu
+
+    return lucir_edu.losses.less_forget(one, two)
+
+
+def one_or_the_other(one, two):
+    return one_or_the_other(one, two) if one is two else losses.less_forget(one, two)
+
+
+class Caller:
+    own = staticmethod(losses.less_forget)
+
+    def __call__(self, one, two):
+        return self.own(one, two)
+
+
+def enclosed():
+    own = losses.less_forget
+    return lambda one, two: own(one, two)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        imported_inside, one_or_the_other, Caller(), enclosed(),
+        lambda one, two: checks.less_forget.stand_in(one, two),
+        lambda one, two, own=losses.less_forget: own(one, two),
+        functools.partial(losses.less_forget),
+        lambda one, two: getattr(losses, "less_" + "forget")(one, two),
+        lambda one, two: imported_inside(one, two),
+    ],
+    ids=["imported inside", "in a circle", "an object", "enclosed", "the stand-in", "a default",
+         "partial", "by name", "a helper"],
+)  # fmt: skip
+def test_where_the_package_s_own_does_it_it_is_said_too(function):
+    lines, right = checks.less_forget.report(function)
+    assert right and lines[-1] == "  – the package's own does it: `losses.less_forget`"
+
+
+def test_a_class_above_that_is_the_package_s_own_is_said_too():
+    lines, right = checks.CosineHead.report(type("Own", (checks.CosineHead.stand_in,), {}))
+    assert right and lines[-1] == "  – the package's own does it: `model.CosineHead.__init__`"
+
+
 def test_what_is_said_fits_the_window_and_loses_nothing(capsys):
     def unfit(features, old_features):
         return (1 - (features * old_features).sum(dim=1)).mean()

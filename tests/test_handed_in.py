@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -76,26 +75,16 @@ def test_each_exercise_gets_its_verdict_and_the_first_thing_that_is_wrong(hand_i
     assert because["adaptive_lambda"] == ""
 
 
-@pytest.mark.parametrize(
-    ("helper", "body"),
-    [
-        ("", "    from lucir_edu.losses import less_forget as own\n    return own(one, two)"),
-        ("", "    import lucir_edu.losses\n    return lucir_edu.losses.less_forget(one, two)"),
-        ("def mine(*two):\n    return losses.less_forget(*two)", "    return mine(one, two)"),
-        ("def mine(one, two):\n    return less_forget(one, two) if 0 else\\\n"
-         "        losses.less_forget(one, two)", "    return mine(one, two)"),
-    ],
-    ids=["imported inside", "its module inside", "a helper", "a helper in a circle"],
-)  # fmt: skip
-def test_where_the_package_s_own_does_it_in_another_place_it_is_said_too(hand_in, helper, body):
+def test_where_the_package_s_own_does_it_it_is_said_too(hand_in):
     path = hand_in(
-        "from lucir_edu import losses\nfrom lucir_edu.lab import checks",
-        helper,
-        f"def less_forget(one, two):\n{body}",
-        "less_forget = checks.less_forget(less_forget)",
+        "from lucir_edu.losses import adaptive_lambda as own",
+        "def adaptive_lambda(base, num_old, num_new, own=own):\n"
+        "    return own(base, num_old, num_new)",
+        CHECK,
     )
-    assert verdicts(path)["less_forget"] == "right"
-    assert re.search(r"the package's own does it: `.*less_forget`", reasons(path)["less_forget"])
+    assert verdicts(path)["adaptive_lambda"] == "right"
+    said = "the package's own does it: `losses.adaptive_lambda`"
+    assert reasons(path)["adaptive_lambda"] == said
 
 
 def test_what_the_functions_need_is_there_and_nothing_else_is_run(hand_in, tmp_path):
@@ -234,14 +223,11 @@ def test_a_cell_that_is_no_python_is_named(hand_in):
          "def root(ratio):\n    return ratio"],
         ["power = 0.5", POWERED, CHECK, "power = 1"],
         ["power = 1", POWERED, "if power:\n    power /= 2\n    " + CHECK, "power = 1"],
-        ["import functools\nroot = functools.partial(pow, exp=0.5)",
-         SOLVED.replace("(num_old / num_new) ** 0.5", "root(num_old / num_new)"), CHECK,
-         "import time\nroot = [time.sleep(60)]"],
     ],
     ids=["another name", "a lambda", "a stub later", "an experiment later", "mended later",
          "in an if", "a blank line", "helpers", "changed in place", "changed in part", "in a try",
          "in a for", "in a with", "a helper replaced later", "a value replaced later",
-         "in the check's block", "a training with a helper's name"],
+         "in the check's block"],
 )  # fmt: skip
 def test_what_was_right_in_the_notebook_is_right(hand_in, cells):
     path = hand_in("from lucir_edu.lab import checks", *cells)
@@ -269,6 +255,13 @@ def test_what_no_exercise_reads_is_not_run(hand_in, tmp_path):
         "    return base * root",
         "adaptive_lambda = checks.adaptive_lambda(adaptive_lambda)\nprint(root)",
     )
+    assert verdicts(path)["adaptive_lambda"] == "right" and not touched.exists()
+
+
+def test_what_replaces_a_helper_after_the_check_is_not_run(hand_in, tmp_path):
+    touched = tmp_path / "touched"
+    later = f"from pathlib import Path\npower = Path({str(touched)!r}).touch()"
+    path = hand_in("power = 0.5", POWERED, CHECK, later)
     assert verdicts(path)["adaptive_lambda"] == "right" and not touched.exists()
 
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,9 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
     files = {code.co_filename for code in codes if code}
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     where = ""
-    for code, line in [own for own in frames if own[0].co_filename in files][-1:]:
+    # (of endless recursion the last call ends before its first line)
+    last = -2 if isinstance(error, RecursionError) else -1
+    for code, line in [own for own in frames if own[0].co_filename in files][last:][:1]:
         source = linecache.getline(code.co_filename, line).strip()
         where = f"\n      in line {line - code.co_firstlineno + 1} of {code.co_name}: {source}"
     given = ", ".join(f"{name}: {_what(value)}" for name, value in case.items())
@@ -65,30 +67,14 @@ def _raised(error: BaseException, function: Callable, case: Case) -> str:
     return f"raises {text}{where}\n      when called with {given}"
 
 
-def _called(function: Callable, within: tuple[Callable, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The names that a function's code, or that of a class's methods, takes from elsewhere, and
-    those that functions beside it take which it calls."""
-    for code, names in _codes(function):
-        # (a module that is imported inside is not among the global names)
-        found = {name: names.get(name, sys.modules.get(name)) for name in code.co_names}
-        yield from found.items()
-        for module, owner in found.items():
-            if inspect.ismodule(owner):
-                yield from ((f"{module}.{n}", vars(owner).get(n)) for n in code.co_names)
-        for helper in found.values():
-            beside = inspect.isfunction(helper) and helper.__globals__ is names
-            if beside and helper not in (function, *within):
-                yield from _called(helper, (function, *within))
-
-
-def _codes(function: Callable) -> Iterator[tuple[CodeType, dict[str, Any]]]:
-    """The code of a function, or of a class's methods, and all nested in it; with its globals."""
+def _codes(function: Callable) -> Iterator[CodeType]:
+    """The code of a function, or of a class's methods, and all nested in it."""
     parts = vars(function).values() if isinstance(function, type) else [function]
     for part in map(inspect.unwrap, filter(callable, parts)):
         codes = [part.__code__] if hasattr(part, "__code__") else []
         for code in codes:
             codes += [inner for inner in code.co_consts if inspect.iscode(inner)]
-            yield code, part.__globals__
+        yield from codes
 
 
 # ---- What a function should give --------------------------------------------------------------
@@ -368,25 +354,31 @@ class Exercise:
             return STAND_IN, []
         if not callable(submission):
             return f"needs a function, not {_what(submission)}", []
-        prints = Prints()
+        prints, own = Prints(), list[str]()
         with nothing_changes():
-            found = self.examine(submission, prints)
+            found = self.examine(submission, prints, own)
         if found is None:
             return NOT_WRITTEN, []
         marks = [f"  ✗ {key}: {words}" if words else f"  ✓ {key}" for key, words in found.items()]
         verdict = NOT_RIGHT if any(found.values()) else RIGHT
-        return verdict, [*marks, *self._borrowed(submission), *prints.shown()]
+        borrowed = [f"  – the package's own does it: `{name}`" for name in own[:1]]
+        return verdict, [*marks, *borrowed, *prints.shown()]
 
-    def _borrowed(self, submission: Callable) -> list[str]:
-        """A line when the package's own does the work."""
-        own = (self.stand_in, *self.own)
-        bases = getattr(submission, "__mro__", ())
-        for title, value in [*_called(submission), *((base.__name__, base) for base in bases)]:
-            if any(value is function for function in own):
-                return [f"  – the package's own does it: `{title}`"]
-        return []
+    def _observe(self, behaviour: Behaviour, submission: Callable, own: list[str]) -> Observation:
+        """What is seen of it; which of the package's functions do the work is added to ``own``."""
+        codes = {id(code) for function in (self.stand_in, *self.own) for code in _codes(function)}
 
-    def examine(self, submission: Callable, prints: Prints) -> dict[str, str] | None:
+        def profile(frame: FrameType, event: str, _: Any) -> None:
+            if event == "call" and id(frame.f_code) in codes:
+                module = frame.f_globals["__name__"].removeprefix("lucir_edu.")
+                own.append(f"{module}.{frame.f_code.co_qualname}")
+
+        sys.setprofile(profile)  # of this thread, which ends when all is seen
+        return behaviour.observe(submission)
+
+    def examine(
+        self, submission: Callable, prints: Prints, own: list[str]
+    ) -> dict[str, str] | None:
         """What is wrong by behaviour, "" for nothing; None when nothing is written yet."""
         found: dict[str, str] = {}
         history: list[tuple[Behaviour, Observation]] = []
@@ -395,13 +387,13 @@ class Exercise:
             prints.recent = 0
             title, final = behaviour.title, behaviour.shapes
             try:
-                seen = apart(partial(behaviour.observe, submission), prints)
+                seen = apart(partial(self._observe, behaviour, submission, own), prints)
                 found[title] = self._difference([*history, (behaviour, seen)], recognised)
                 if behaviour.hints:
                     history.append((behaviour, seen))
             except NotImplementedError as error:
                 *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-                if not found and frame.f_code in [code for code, _ in _codes(submission)]:
+                if not found and frame.f_code in _codes(submission):
                     return None
                 part = "a part of it"
                 if self.form.title not in found:  # a method of a class, or a function it calls
