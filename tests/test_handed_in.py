@@ -153,6 +153,12 @@ def test_who_changes_the_grader_is_graded_like_all_others(hand_in, patch, where)
     assert verdicts(path)["adaptive_lambda"] == "not yet right"
 
 
+def test_a_check_within_a_function_that_is_checked_gives_no_grade(hand_in):
+    path = hand_in(SOLVED.replace(RIGHT, f"    checks.angles(None)\n{RIGHT}"), CHECK)
+    assert verdicts(path)["adaptive_lambda"] == "right"
+    assert verdicts(path)["angles"] == "not written yet"
+
+
 def test_what_is_built_on_another_exercise_is_graded_by_itself(hand_in):
     solved = (NOTEBOOKS / "sources" / "04_margin_ranking.py").read_text()
     margin_ranking = solved[solved.index("def margin_ranking(") :].partition("    ### END")[0]
@@ -222,12 +228,13 @@ def test_a_cell_that_is_no_python_is_named(hand_in):
          SOLVED.replace("(num_old / num_new) ** 0.5", "root(num_old / num_new)"), CHECK,
          "def root(ratio):\n    return ratio"],
         ["power = 0.5", POWERED, CHECK, "power = 1"],
-        ["power = 1", POWERED, "if power:\n    power /= 2\n    " + CHECK, "power = 1"],
+        [STUB, f"mine = [lambda base, num_old, num_new:\n{RIGHT.replace('return', '')}][0]",
+         "if True:\n    checks.adaptive_lambda(mine)"],
     ],
     ids=["another name", "a lambda", "a stub later", "an experiment later", "mended later",
          "in an if", "a blank line", "helpers", "changed in place", "changed in part", "in a try",
          "in a for", "in a with", "a helper replaced later", "a value replaced later",
-         "in the check's block"],
+         "another name in a block"],
 )  # fmt: skip
 def test_what_was_right_in_the_notebook_is_right(hand_in, cells):
     path = hand_in("from lucir_edu.lab import checks", *cells)
