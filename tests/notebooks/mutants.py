@@ -34,9 +34,9 @@ LEFT_OUT = {
     IMBALANCE: {12, 13, 14, 15, 19, 20, 21, 22, 23, 24, 25, 26},
     LESS_FORGET: {5, 6},
     MARGIN: {4, 5, 6},
-    OBJECTIVE: {6, 7, 8, 10, 11, 15, 16, 17},
+    OBJECTIVE: {6, 7, 8, 10, 11, 12, 16},
 }
-LAST = {IMBALANCE: 29, COSINE: 32, LESS_FORGET: 18, MARGIN: 11, OBJECTIVE: 39, PAPER: 10}
+LAST = {IMBALANCE: 29, COSINE: 32, LESS_FORGET: 18, MARGIN: 11, OBJECTIVE: 41, PAPER: 10}
 
 MUTANTS = [
     NotebookMutant(notebook, file, old, new)
