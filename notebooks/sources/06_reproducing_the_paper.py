@@ -465,15 +465,8 @@ for order in (1, 2):
 my_better = []  # of replay, icarl, cosine, cosine+mr, cosine+score_distillation, cosine+lf, lucir
 
 # %%
-rivals = (
-    "replay",
-    "icarl",
-    "cosine",
-    "cosine+mr",
-    "cosine+score_distillation",
-    "cosine+lf",
-    "lucir",
-)
+rivals = ("replay", "icarl", "cosine", "cosine+mr",
+          "cosine+score_distillation", "cosine+lf", "lucir")  # fmt: skip
 above = {}
 for method in rivals:
     for of in ("average_incremental_accuracy", "last_accuracy"):
