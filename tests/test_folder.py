@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torchvision.transforms import v2
 
-from lucir_edu import cli, datasets, runs
+from lucir_edu import cli, datasets, hardware, runs
 from lucir_edu.config import UsageError, preset
 from lucir_edu.datasets import FileSplit, folder, images, pictures
 
@@ -378,6 +378,15 @@ def test_a_run_refuses_damaged_files_before_it_begins_or_leaves_them_out(
     assert clean["phases"][0]["losses"] == result["phases"][0]["losses"]
     assert clean["data_fingerprint"] != result["data_fingerprint"]
     assert run(odd_root, tmp_path / "skipped", "damaged=skip") == 2, "resumed on other data"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_processes_that_train_together_the_first_tells_what_is_left_out(
+    first, odd_root, cache, capsys, monkeypatch
+):
+    monkeypatch.setattr(hardware, "is_first", lambda: first)
+    datasets.load(preset("folder", damaged="skip", workers=0), odd_root)
+    assert ("left out" in capsys.readouterr().err) == first
 
 
 def test_skipped_files_are_replaced_by_others_of_their_class(make_root, cache):

@@ -892,7 +892,8 @@ def test_the_sphere_s_picture_names_every_class_of_each_phase(views):
         old, new = shot.num_old, len(shot.classes) - shot.num_old
         colours = [plots.BLUE] * old + [plots.ORANGE] * new
         assert [text.get_text() for text in axes.texts] == list(shot.classes)
-        assert [text.get_color() for text in axes.texts] == colours
+        of_words = [plots.OF_WORDS.get(colour, colour) for colour in colours]
+        assert [text.get_color() for text in axes.texts] == of_words
         assert [line.get_color() for line in axes.lines] == colours
         assert [line.get_linestyle() for line in axes.lines] == ["-"] * old + ["--"] * new
     last = views["cosine"][-1].measurement.cnn

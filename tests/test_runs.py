@@ -255,10 +255,10 @@ def test_a_base_phase_taken_over_gives_the_same_run(short, dataset, tmp_path):
 OTHER_LATER = {
     "exemplars_per_class": 1, "memory_total": 12, "joint": True, "less_forget": False,
     "margin_ranking": False, "imprint": False, "adaptive_lambda": False,
-    "freeze_old_embeddings": False, "balanced_finetune": True, "score_distillation": True,
-    "distillation": True, "lambda_base": 1.0, "lambda_rule": "paper", "top_k": 1, "margin": 0.1,
-    "margin_weight": 2.0, "margin_reduction": "paper", "temperature": 1.0,
-    "distillation_weight": 1.0, "balanced_epochs": 3, "balanced_lr": 0.1, "workers": 0,
+    "freeze_old_embeddings": False, "balanced_finetune": True, "frozen_network": True,
+    "score_distillation": True, "distillation": True, "lambda_base": 1.0, "lambda_rule": "paper",
+    "top_k": 1, "margin": 0.1, "margin_weight": 2.0, "margin_reduction": "paper",
+    "temperature": 1.0, "distillation_weight": 1.0, "balanced_epochs": 3, "balanced_lr": 0.1, "workers": 0,
 }  # fmt: skip
 
 

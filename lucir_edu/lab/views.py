@@ -368,10 +368,8 @@ def _matrix(names: Sequence[str], values: np.ndarray, hover: str) -> dict[str, A
 def cell(trace: Mapping[str, Any], row: str, column: str) -> str:
     """What a matrix's hover text says of two classes."""
     value = trace["z"][list(trace["y"]).index(row)][list(trace["x"]).index(column)]
-    words, parts = (
-        trace["hovertemplate"].removesuffix("<extra></extra>"),
-        {"z": value, "y": row, "x": column},
-    )
+    words = trace["hovertemplate"].removesuffix("<extra></extra>")
+    parts = {"z": value, "y": row, "x": column}
     return re.sub(r"%\{([xyz])\}", lambda match: str(parts[match[1]]), words)
 
 

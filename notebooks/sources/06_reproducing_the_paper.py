@@ -479,6 +479,8 @@ for method in rivals:
 # %%
 still = [averages["frozen", order] for order in (1, 2)]
 print("frozen averages", " and ".join(f"{a['cnn']:.2f} % (NME {a['nme']:.2f})" for a in still))
+
+# %%
 for (method, of, kind), points in above.items():
     if kind == "cnn" or method == "icarl":
         told = ", ".join(f"{p:+.2f}" for p in points)
@@ -517,6 +519,8 @@ my_claim = 6  # points
 # %%
 PUBLISHED_TEN = {"lucir, cnn": 60.18, "lucir, nme": 60.12, "icarl, nme": 52.57}
 ten = tell("cifar100-b50-10", "average_incremental_accuracy", PUBLISHED_TEN)
+
+# %%
 end = {method: run["last_accuracy"] for method, run in ten.items()}
 claim = end["lucir"]["cnn"] - end["icarl"]["nme"]
 print(f"at the end LUCIR (CNN) {end['lucir']['cnn']:.2f} %, iCaRL (NME) {end['icarl']['nme']:.2f} %: "
