@@ -258,7 +258,8 @@ OTHER_LATER = {
     "freeze_old_embeddings": False, "balanced_finetune": True, "frozen_network": True,
     "score_distillation": True, "distillation": True, "lambda_base": 1.0, "lambda_rule": "paper",
     "top_k": 1, "margin": 0.1, "margin_weight": 2.0, "margin_reduction": "paper",
-    "temperature": 1.0, "distillation_weight": 1.0, "balanced_epochs": 3, "balanced_lr": 0.1, "workers": 0,
+    "temperature": 1.0, "distillation_weight": 1.0, "balanced_epochs": 3,
+    "balanced_lr": 0.1, "workers": 0,
 }  # fmt: skip
 
 
