@@ -256,14 +256,14 @@ assert old["linear+lf"] < old["replay"] - 5
 #
 # | notebook | question |
 # |---|---|
-# | [`00_start_here`](00_start_here.ipynb) | What is forgetting? |
-# | [`01_the_imbalance_problem`](01_the_imbalance_problem.ipynb) | Why does it happen even when exemplars are kept? |
-# | [`02_cosine_normalization`](02_cosine_normalization.ipynb) | What if lengths and biases could not differ? |
-# | [`03_less_forget_constraint`](03_less_forget_constraint.ipynb) | How can features stay where they were? |
-# | [`04_margin_ranking`](04_margin_ranking.ipynb) | How are old and new classes kept apart? |
-# | [`05_the_full_objective`](05_the_full_objective.ipynb) | What does each part add? |
-# | [`06_reproducing_the_paper`](06_reproducing_the_paper.ipynb) | Does it hold on CIFAR-100? |
-# | [`07_playground`](07_playground.ipynb) | Everything in one panel |
+# | [00_start_here](00_start_here.ipynb) | What is forgetting? |
+# | [01_the_imbalance_problem](01_the_imbalance_problem.ipynb) | Why does it happen even when exemplars are kept? |
+# | [02_cosine_normalization](02_cosine_normalization.ipynb) | What if lengths and biases could not differ? |
+# | [03_less_forget_constraint](03_less_forget_constraint.ipynb) | How can features stay where they were? |
+# | [04_margin_ranking](04_margin_ranking.ipynb) | How are old and new classes kept apart? |
+# | [05_the_full_objective](05_the_full_objective.ipynb) | What does each part add? |
+# | [06_reproducing_the_paper](06_reproducing_the_paper.ipynb) | Does it hold on CIFAR-100? |
+# | [07_playground](07_playground.ipynb) | Everything in one panel |
 #
 # ## Words of this course, and of others
 #
@@ -288,5 +288,5 @@ assert old["linear+lf"] < old["replay"] - 5
 # - The network is not too small: with all images it learns all classes.
 # - Average incremental accuracy, last accuracy and forgetting are three different numbers.
 #
-# **Next:** [`01_the_imbalance_problem`](01_the_imbalance_problem.ipynb) keeps a few old images, and looks at what still
+# **Next:** [01_the_imbalance_problem](01_the_imbalance_problem.ipynb) keeps a few old images, and looks at what still
 # goes wrong.

@@ -558,4 +558,4 @@ assert abs(table["linear+lf"]["old taken for new"][0] - replay_mistaken) < 3
 # - With fewer new images, or with more old ones, the pull is mostly gone: it is the imbalance that does it.
 # - Replay repairs much, but the head stays biased: NME on the same features does better.
 #
-# **Next:** [`02_cosine_normalization`](02_cosine_normalization.ipynb).
+# **Next:** [02_cosine_normalization](02_cosine_normalization.ipynb).

@@ -622,4 +622,4 @@ assert leads[0] > leads[1] + 5 > 15 and leads[2] < 0
 # - The lengths of the cosine head's embeddings are uneven, and that changes no answer.
 # - With imprinted embeddings the network reads a new alphabet before any training on it.
 #
-# **Next:** [`03_less_forget_constraint`](03_less_forget_constraint.ipynb) keeps the features where they were.
+# **Next:** [03_less_forget_constraint](03_less_forget_constraint.ipynb) keeps the features where they were.

@@ -604,4 +604,4 @@ assert ranges["linear+lf", 5][1] < ranges["replay", 5][0] - 5
 #   larger $\lambda$ lets fewer old images go to new classes, and is close to where training gets unstable.
 # - With wrong targets the same pull does harm.
 #
-# **Next:** [`04_margin_ranking`](04_margin_ranking.ipynb) separates old and new classes that look alike.
+# **Next:** [04_margin_ranking](04_margin_ranking.ipynb) separates old and new classes that look alike.

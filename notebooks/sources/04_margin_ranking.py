@@ -520,4 +520,4 @@ assert 2 < many[0] < many[1] < 7
 # - A margin to a random new class asks for something less often than a margin to the hardest.
 # - It moves old images' features more than embeddings: a pair's embeddings stay about as far apart as they were.
 #
-# **Next:** [`05_the_full_objective`](05_the_full_objective.ipynb) puts everything together, and takes it apart again.
+# **Next:** [05_the_full_objective](05_the_full_objective.ipynb) puts everything together, and takes it apart again.

@@ -592,5 +592,5 @@ panel
 # - The fewer exemplars, the more rebalancing matters; with many, plain replay is as good or better.
 # - CNN and NME are two readings of one network; when they differ much, the head is biased.
 #
-# **Next:** [`06_reproducing_the_paper`](06_reproducing_the_paper.ipynb) asks which of these results hold on CIFAR-100,
+# **Next:** [06_reproducing_the_paper](06_reproducing_the_paper.ipynb) asks which of these results hold on CIFAR-100,
 # and which number is which.

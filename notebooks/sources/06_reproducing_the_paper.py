@@ -667,4 +667,4 @@ assert 1.5 < 62.39 - average < 2.5
 # - Order, memory and schedule are part of a number.
 # - Here a network that learns nothing after its base phase is ahead of most methods by the head; a table needs this row.
 #
-# **Next:** [`07_playground`](07_playground.ipynb), everything in one panel.
+# **Next:** [07_playground](07_playground.ipynb), everything in one panel.
