@@ -752,6 +752,10 @@ def test_panel_trains_a_setting_anew_and_puts_back_what_it_had_if_it_is_stopped(
         assert list(panel.runs.values()) == [before] and panel.table.value == table
         panel.train()
         panel.train()
+        panel.stop()
+        await until(lambda: not panel.running)
+        assert list(panel.runs.values()) == [before]
+        panel.train()
         await until(lambda: not panel.running)
         (after,) = panel.runs.values()
         assert after is not before and after.complete

@@ -307,6 +307,17 @@ def test_the_readme_tells_how_many_runs_make_paper_makes():
     assert f"on CIFAR-100, {len(every)} in all, three class orders of each" in TOLD
 
 
+def test_make_paper_refuses_another_schedule():
+    made = subprocess.run(
+        ["make", "-n", "paper", "SCHEDULE=shrt"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert made.returncode == 2 and "SCHEDULE=shrt is neither full nor short" in made.stderr
+    short = subprocess.run(
+        ["make", "-n", "paper", "SCHEDULE=short"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert short.returncode == 0 and "--set epochs=30" in short.stdout
+
+
 def test_the_readme_tells_how_long_the_course_is():
     rows = re.findall(r"^\| \[0\d_.*?\.ipynb\).*", README, re.M)
     minutes = [int(row.split("|")[3]) for row in rows]

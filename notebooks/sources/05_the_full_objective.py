@@ -206,10 +206,11 @@ print("with the linear head less-forget and margin ranking reach "
 assert means["linear+lf+mr"] < means["linear+mr"] - 3
 
 # %%
-both = {(runs.label(run), run["seed"]): (run["average_incremental_accuracy"]["cnn"],
-                                         run["last_accuracy"]["cnn"]) for run in bank}  # fmt: skip
-above = {name: np.subtract(*([both[m, seed] for seed in range(5)] for m in (name, "frozen"))).T
-         for name in NAMES}  # fmt: skip
+by_seed = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["cnn"]
+           for run in bank}  # fmt: skip
+at_end = {(runs.label(run), run["seed"]): run["last_accuracy"]["cnn"] for run in bank}
+above = {name: np.array([[found[name, seed] - found["frozen", seed] for seed in range(5)]
+                         for found in (by_seed, at_end)]) for name in NAMES}  # fmt: skip
 for name, (on_average, at_the_end) in above.items():
     if max(at_the_end) > 0:
         print(f"{name:9s} above the frozen network, by seed: average",
@@ -225,7 +226,7 @@ usual = [0, 1, 3, 4]  # not seed 2, whose training became unstable with less-for
 assert np.abs(above["cosine+lf"][0, usual]).max() < 1 and above["lucir"][0, 2] < -5
 assert 1.5 < above["lucir"][0, usual].min() < above["lucir"][0, usual].max() < 3.5
 assert 4 < above["lucir"][1, usual].min() < above["lucir"][1, usual].max() < 6.5
-gained = np.mean([both["lucir", s][0] - both["replay", s][0] for s in usual])
+gained = np.mean([by_seed["lucir", s] - by_seed["replay", s] for s in usual])
 assert np.mean(above["lucir"][0, usual]) < 0.15 * gained
 
 # %% [markdown]
@@ -322,8 +323,6 @@ assert all(abs(change) < 0.5 for (cosine, _), change in added("last (NME)", 2) i
 # and an unusual seed, which a mean hides, becomes visible.
 
 # %%
-by_seed = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["cnn"]
-           for run in bank}  # fmt: skip
 unfrozen = [by_seed["linear+lf+unfrozen", seed] - by_seed["replay", seed] for seed in range(3)]
 assert 6 < sum(unfrozen) / 3 < 7, "less-forget on the linear head, old embeddings not frozen"
 PARTS = {"less-forget, on cosine": ("cosine+lf", "cosine"),
@@ -383,7 +382,6 @@ for with_it, without in (("cosine+mr", "cosine"), ("lucir", "cosine+lf")):
 my_guess_last = {"less-forget": 5, "margin ranking": 5}  # points, the other part on
 
 # %%
-at_end = {(runs.label(run), run["seed"]): run["last_accuracy"]["cnn"] for run in bank}
 alone, beside, ranking = what_each_adds(at_end)
 print("your guess:", my_guess_last)
 assert 3.5 < sum(alone) / 5 < 4.5 and 0 < sum(beside) / 5 < 1

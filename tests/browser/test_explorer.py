@@ -118,9 +118,18 @@ def test_the_page_offers_the_cells_that_both_of_two_class_orders_have(page, reco
     expect(section.locator("[data-part=hovered]")).to_be_empty()
     expect(row.locator("option")).to_have_count(1 + 60)
     box = section.locator(".heatmaplayer image").nth(1).bounding_box()
-    for share in (0.52, 0.53):  # a class that A has not learned
-        page.mouse.move(box["x"] + box["width"] * 0.02, box["y"] + box["height"] * share)
-    expect(row).to_have_value("")
+
+    def point_at(down):
+        for share in (down, down + 0.004):  # in one cell
+            page.mouse.move(box["x"] + box["width"] * 0.02, box["y"] + box["height"] * share)
+
+    point_at(0.1)
+    expect(row).not_to_have_value("")
+    chosen = row.input_value()
+    point_at(0.52)  # a class that A has not learned
+    names = "|".join(map(re.escape, one["classes"][80:]))
+    expect(section.locator(".hoverlayer").nth(1)).to_contain_text(re.compile(f"({names}) read as"))
+    expect(row).to_have_value(chosen)
 
 
 def test_the_page_works_inside_another_page(page, address):

@@ -167,6 +167,7 @@ def test_panel_toggles_trains_streams_and_stops(page, lab):
     train.scroll_into_view_if_needed()
     status = page.locator(".jupyter-widgets.widget-html", has_text=re.compile("trained|phase|stop"))
     expect(status.first).to_contain_text("not trained yet: cosine")
+    expect(status.first.locator(".widget-html-content")).to_have_attribute("aria-live", "polite")
     until(lambda: len(embedding_lengths(page)) == 50, "the base classes' are not drawn")
     lengths = embedding_lengths(page)
     picture(page, f"{name}-1-before")

@@ -152,9 +152,6 @@ def test_it_has_the_parts_that_a_reader_needs(path):
     assert len(re.findall(r"[Pp]redict", text)) >= 2
 
 
-# ---- Exercises ----
-
-
 @every_notebook
 def test_it_links_to_the_next_one(path):
     links = re.findall(r"\]\(([^):#]+)\)", prose(path))
@@ -165,6 +162,9 @@ def test_it_links_to_the_next_one(path):
     assert not following or (path.parent / last).resolve() == following[0]
     if number == 0:
         assert {(path.parent / link).resolve() for link in links} == set(LEARNERS)
+
+
+# ---- Exercises ----
 
 
 @every_lesson
