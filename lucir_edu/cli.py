@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lucir_edu import __version__
 from lucir_edu import config as configs
 from lucir_edu.config import DEVICES, METHODS, PRESETS, UsageError, parse, preset
 
@@ -44,11 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _do(arguments: Sequence[str] | None) -> int:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed, as it is for programs without a console
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):  # a pipe on Windows may not be able to encode "–" or "Я"
         sys.stdout.reconfigure(errors="replace")
     try:
         try:
             options = _parser().parse_args(arguments)
+            if "TORCHELASTIC_RUN_ID" in os.environ and options.command is not _run:
+                raise UsageError("torchrun is for `run` alone: its processes train one network")
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 return options.command(options) or 0
@@ -68,27 +74,15 @@ def _do(arguments: Sequence[str] | None) -> int:
         print(f"lucir-edu: {told}", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
-        if not (told := _shortage(error)):
+        from lucir_edu import runs
+
+        if not (told := runs.shortage(error)):
             raise
         print(f"lucir-edu: {told}; what is finished is kept", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nlucir-edu: stopped", file=sys.stderr)
         return 130
-
-
-def _shortage(error: Exception) -> str:
-    """What the machine ran out of, in a line; "" for other errors."""
-    if str(error).startswith("DataLoader worker"):  # as torch says it
-        return (
-            "a process that reads images was ended from outside (is there enough memory, and in a "
-            "container enough /dev/shm?); use fewer of them, --set workers=0 uses none"
-        )
-    if isinstance(error, MemoryError) or re.search(
-        "out of memory|not enough memory|can't allocate memory", str(error)
-    ):
-        return "there is not enough memory; set a smaller batch_size or width, or use --device cpu"
-    return ""
 
 
 def _show_warning(message: Warning, category: type, filename: str, line: int, *_: object) -> None:
@@ -106,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Class-incremental learning with LUCIR (Hou et al., CVPR 2019).",
         epilog="Run `lucir-edu COMMAND --help` for details.",
     )
+    parser.add_argument("--version", action="version", version=f"lucir-edu {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser(
@@ -152,8 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         "--bases",
         type=_path,
         metavar="DIR",
-        help="reuse base phases that runs in DIR have learned with the same settings "
-        "(default: --out)",
+        help="reuse base phases that runs in DIR have learned with the same settings, code and "
+        "machine (those in --out are reused anyway)",
     )
     sweep.set_defaults(command=_sweep)
 
@@ -188,7 +183,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Fetch a data set, or check it; for a folder of images, every image is read.",
     )
     data.add_argument("--dataset", default="glyphs", choices=configs.CHOICES["dataset"])
-    data.add_argument("--data-root", type=_path, metavar="DIR")
+    data.add_argument(
+        "--data-root",
+        type=_path,
+        metavar="DIR",
+        help="where data sets are kept (default: the project's folder data)",
+    )
     data.set_defaults(command=_data)
 
     grade = commands.add_parser(
@@ -222,7 +222,10 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="change a setting (see below); method=NAME sets a method's switches; may be repeated",
     )
     parser.add_argument(
-        "--data-root", type=_path, metavar="DIR", help="where data sets are kept (default: data)"
+        "--data-root",
+        type=_path,
+        metavar="DIR",
+        help="where data sets are kept (default: the project's folder data)",
     )
     parser.add_argument(
         "--out", type=_path, metavar="DIR", help="where results go (default: a folder in runs)"
@@ -246,7 +249,8 @@ def _check(settings: Iterable[configs.Config], options: argparse.Namespace) -> N
 
     if options.out and options.out.exists() and not options.out.is_dir():
         raise UsageError(f"{options.out} is a file; choose another --out")
-    hardware.pick_device(options.device)
+    if getattr(options, "scheduler", None) is None:  # else it is the workers' device
+        hardware.pick_device(options.device)
     for config in settings:
         outline = datasets.outline(config)
         if outline is not None:
@@ -257,6 +261,8 @@ def _check(settings: Iterable[configs.Config], options: argparse.Namespace) -> N
 def _run(options: argparse.Namespace) -> int:
     changes = parse(options.set)
     if options.seed is not None:
+        if "seed" in changes:
+            raise UsageError("--seed and --set seed=… exclude each other; leave one out")
         changes["seed"] = options.seed
     config = preset(options.preset, **changes)
     name = f"{configs.method_of(config)}-seed{config.seed}"
@@ -369,7 +375,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.html:
         with _of_the_lab("--html"):
             from lucir_edu.lab import report
-    with _writable(options.html) as page:
+    with _writable(options.html, ".html", ".htm") as page:
         every = list(runs.find(options.folders))
         found = [run for run in every if run.complete]
         for run in every:
@@ -414,9 +420,10 @@ def _of_the_lab(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _writable(path: Path | None) -> Iterator[Path | None]:
+def _writable(path: Path | None, *kinds: str) -> Iterator[Path | None]:
     """A file to write to; it appears when all is done, and whole. It is created first: nobody wants
-    to hear after minutes of work that its folder is read-only."""
+    to hear after minutes of work that its folder is read-only. It replaces only a file of the same
+    kind: in `grade --csv handed_in/*.ipynb` the shell puts a learner's notebook in its place."""
     if path is None:
         yield None
         return
@@ -426,6 +433,8 @@ def _writable(path: Path | None) -> Iterator[Path | None]:
         raise UsageError(f"{path} is a folder; name a file in it")
     if path.exists() and not path.is_file():  # a file would replace /dev/stdout for good
         raise UsageError(f"{path} is a device or a pipe; name a file")
+    if path.exists() and (path.suffix.lower() not in kinds or path.name == "results.json"):
+        raise UsageError(f"{path} exists, and is not what is to be written; name another file")
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(whole(path))
@@ -463,7 +472,7 @@ def _bench(options: argparse.Namespace) -> int:
 
     hardware.pick_device(options.device)
     turns = options.rounds * len(bench.NETWORKS) * len(bench.CONTENDERS)
-    with _writable(options.json) as file:
+    with _writable(options.json, ".json") as file:
         with tqdm(total=turns, unit="turn", leave=False) as bar:
             result = bench.measure(options.device, rounds=options.rounds, watch=bar.update)
         if file:
@@ -497,7 +506,7 @@ def _grade(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     rows, refused = [("notebook", "exercise", "verdict", "because")], 0
-    with _writable(options.csv) as file:
+    with _writable(options.csv, ".csv") as file:
         notebooks = [path for pattern in options.notebooks for path in _named(pattern)]
         for path in tqdm(notebooks, unit="notebook", leave=False, disable=None):
             try:

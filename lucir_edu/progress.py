@@ -4,6 +4,7 @@ In a ``with`` statement, the bar is removed before an error message is printed.
 """
 
 import sys
+import time
 from collections.abc import Callable
 
 from tqdm import tqdm
@@ -24,6 +25,7 @@ class Progress:
         self.table, self.hidden = table, hidden
         notebook = type(sys.stderr).__module__.startswith("ipykernel")
         self._file = sys.stdout if notebook else sys.stderr
+        self._pace = 0.2 if notebook or self._file.isatty() else 30.0  # seconds; a log keeps it all
         self._bar: tqdm | None = None
         self._headed = False
 
@@ -37,7 +39,8 @@ class Progress:
                 unit="step",
                 leave=False,
                 file=self._file,
-                mininterval=0.2,
+                mininterval=self._pace,
+                maxinterval=30.0,
                 dynamic_ncols=True,
             )
         elif isinstance(event, StepEnd) and self._bar is not None:
@@ -59,10 +62,13 @@ class Progress:
                 bar_format="{l_bar}{bar}| {n:.2f} of {total} runs [{elapsed}<{remaining}]",
                 leave=False,
                 file=self._file,
+                mininterval=self._pace,
                 dynamic_ncols=True,
             )
         self._bar.n = done
-        self._bar.refresh()  # also if nothing has changed, for the clock
+        if time.time() - self._bar.last_print_t >= self._pace:
+            self._bar.refresh()  # also if nothing has changed, for the clock
+            self._bar.last_print_t = time.time()
 
     def __enter__(self) -> "Progress":
         return self

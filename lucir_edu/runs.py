@@ -6,10 +6,10 @@ stopped continues; it is removed when the phase is done.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -188,6 +188,20 @@ def perform(
     return run
 
 
+def shortage(error: Exception) -> str:
+    """What the machine ran out of, in a line; "" for other errors."""
+    if str(error).startswith("DataLoader worker"):  # as torch says it
+        return (
+            "a process that reads images was ended from outside (is there enough memory, and in a "
+            "container enough /dev/shm?); use fewer of them, --set workers=0 uses none"
+        )
+    if isinstance(error, MemoryError) or re.search(
+        "out of memory|not enough memory|can't allocate memory", str(error)
+    ):
+        return "there is not enough memory; set a smaller batch_size or width, or use --device cpu"
+    return ""
+
+
 def check_free(out: Path) -> None:
     """Refuse a folder that holds a run, whether begun or complete.
 
@@ -196,7 +210,7 @@ def check_free(out: Path) -> None:
     """
     if any((out / name).exists() for name in (RESULTS, MIDWAY)):
         raise UsageError(
-            f"{out} holds a run already; add --resume to go on, or choose another --out"
+            f"{out} holds a run already; add --resume to go on with it, or choose another --out"
         )
 
 
@@ -262,8 +276,17 @@ def deciding(config: Config) -> dict[str, Any]:
 def _identity(config: Config, stream: Stream, environment: Mapping[str, Any]) -> str:
     """What must be the same for a training to continue in the middle of a phase."""
     machine = {key: environment[key] for key in MACHINE}
-    about = [deciding(config), stream.dataset.fingerprint, machine]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return json.dumps([deciding(config), stream.dataset.fingerprint, machine])
+
+
+def _begun(out: Path) -> tuple[dict[str, Any], str] | None:
+    """Settings and data of a run whose base phase is being learned; None if there is none."""
+    try:
+        with safe_open(out / MIDWAY, framework="pt") as file:
+            settings, data, _ = json.loads(file.metadata()["identity"])
+        return deciding(Config.from_dict({**settings, "workers": 0})), data
+    except Exception:  # there is none, or a damaged one: each library raises its own
+        return None
 
 
 def _earlier(
@@ -272,16 +295,22 @@ def _earlier(
     """The run to continue, if any; raises an error if ``out`` must not be used."""
     if not resume:
         check_free(out)
-    if not (out / RESULTS).exists():
+    earlier = load(out) if (out / RESULTS).exists() else None
+    if earlier is not None:
+        had, data = deciding(Config.from_dict(earlier["config"])), earlier["data_fingerprint"]
+    elif (begun := _begun(out)) is not None:
+        had, data = begun
+    else:
         return None
-    earlier, wanted = load(out), deciding(config)
-    had = deciding(Config.from_dict(earlier["config"]))
+    wanted = deciding(config)
     changed = [key for key in wanted if had[key] != wanted[key]]
     if changed:
         was = ", ".join(f"{key}={had[key]}" for key in changed)
         raise UsageError(f"{out} holds a run with other settings ({was}); choose another --out")
-    if earlier["data_fingerprint"] != stream.dataset.fingerprint:
+    if data != stream.dataset.fingerprint:
         raise UsageError(f"{out} holds a run on other data; choose another --out")
+    if earlier is None:
+        return None
     was = earlier["environment"]
     other = [f"{key} {was.get(key)}" for key in MACHINE if was.get(key) != environment[key]]
     if other and not earlier.complete:  # because one run must not be of two kinds
@@ -342,18 +371,25 @@ def assemble(
         },
         {name: np.stack(values) for name, values in arrays.items()},
     )
-    for key, of in (
-        ("average_incremental_accuracy", metrics.average_incremental_accuracy),
-        ("last_accuracy", metrics.last),
-    ):
-        run[key] = {kind: _or_none(of, run.accuracies(kind)) for kind in ("cnn", "nme")}
-    run["forgetting"] = {
+    run.update(_summaries(run))
+    return run
+
+
+def _summaries(run: Run) -> dict[str, dict[str, float | None]]:
+    found = {
+        key: {kind: _or_none(of, run.accuracies(kind)) for kind in ("cnn", "nme")}
+        for key, of in (
+            ("average_incremental_accuracy", metrics.average_incremental_accuracy),
+            ("last_accuracy", metrics.last),
+        )
+    }
+    found["forgetting"] = {
         kind: metrics.forgetting(run.accuracy_matrix(kind))
         if f"confusion_{kind}" in run.arrays
         else None
         for kind in ("cnn", "nme")
     }
-    return run
+    return found
 
 
 # ---- Disk -------------------------------------------------------------------------------------
@@ -426,6 +462,8 @@ def load(folder: str | Path) -> Run:
             # killed in save, between the two files
             run.arrays = {name: values[:count] for name, values in arrays.items()}
         _check(run)
+    except PermissionError as error:
+        raise UsageError(f"{error.filename} cannot be read ({error.strerror})") from None
     except Exception as error:  # JSON, zip, zlib and numpy each raise their own
         reason = " ".join(str(error).split())[:120]
         raise UsageError(
@@ -483,6 +521,9 @@ def _check(run: Run) -> None:
             raise ValueError("its figures are not those of a phase")
         if not all(_all(FIGURE, values) for values in phase["losses"].values()):
             raise ValueError("its losses are not numbers")
+        shares = (phase[key] for key in ("cnn", "nme", "cnn_old", "cnn_new", "old_to_new"))
+        if not all(0 <= share <= 100 for share in shares if share is not None):
+            raise ValueError("its figures are not percentages")
     for name, array in run.arrays.items():
         two, places = name in BY_TWO_CLASSES, name == "positions"
         shape = (count, classes, *([classes] * two), *array.shape[2:3] * places, *[2] * places)
@@ -490,10 +531,22 @@ def _check(run: Run) -> None:
             raise ValueError(f"{name} does not fit the phases and classes")
         if name == "embedding_angles":
             right = array.min() >= 0 and array.max() <= 180
+        elif name == "weight_norms":
+            right = all(
+                (row[:seen] > 0).all() for row, seen in zip(array, bounds[1:], strict=False)
+            )
+        elif places:
+            right = array.shape[2] > 0
         else:
             right = not two or (array.min() >= 0 and array.sum(dtype=float) <= MOST_IMAGES)
         if not right:
             raise ValueError(f"{name} has impossible numbers")
+    for summary, kinds in _summaries(run).items():
+        for kind, value in kinds.items():
+            told = run[summary][kind]
+            unknown = summary == "forgetting" and f"confusion_{kind}" not in run.arrays
+            if not unknown and told != value and not abs((told or 0) - (value or 0)) < 1e-6:
+                raise ValueError(f"{summary} is not that of its phases")
 
 
 FIGURE = int | float | None
@@ -602,7 +655,7 @@ def bases_first(jobs: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
 
 def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run]) -> Run | None:
     """A run that has learned the base phase that a config would learn, on the same kind of machine
-    and with the same code; the first one whose network still exists."""
+    and with the same code; the first one whose network can be read."""
     target = hardware.pick_device(device)
     here = hardware.describe(target, hardware.pick_precision(config.precision, target))
 
@@ -612,8 +665,10 @@ def same_base(config: Config, dataset: Dataset, device: str, among: Iterable[Run
     wanted = base(config.to_dict(), here, dataset.fingerprint)
     for run in among:
         found = base(run["config"], run["environment"], run["data_fingerprint"])
-        if found == wanted and (run.path / _state_name(0)).exists():
-            return run
+        if found == wanted:
+            with contextlib.suppress(UsageError):  # its network is gone or damaged
+                load_state(run.path, 0)
+                return run
     return None
 
 
@@ -699,7 +754,8 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
         (mean, sd), or None where a run has no such figure. The sd is that of a sample, 0 for one.
 
     Warns:
-        MixtureWarning: runs of a row were computed with different precisions, devices or torch.
+        MixtureWarning: runs of a row were computed with different precisions, devices, numbers of
+            threads or torch.
 
     Raises:
         UsageError: two runs have the same setting, class order and seed; runs of a row have
@@ -719,7 +775,7 @@ def compare(runs: Iterable[Run]) -> list[dict[str, Any]]:
                 f"runs of {preset or 'no preset'}, {name}, have different classes; give each data "
                 f"set a preset of its own"
             )
-        for part in ("precision", "device", "torch"):
+        for part in ("precision", "device", "threads", "torch"):
             found = sorted({str(run["environment"].get(part)) for run in members})
             if len(found) > 1:
                 warnings.warn(

@@ -4,6 +4,7 @@ They are performed in this process, by several processes, or by the workers of a
 """
 
 import contextlib
+import hashlib
 import itertools
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from lucir_edu import config as configs
 from lucir_edu import datasets, runs
 from lucir_edu.config import Config, UsageError, method_of
 from lucir_edu.progress import Share
-from lucir_edu.trainer import Event
+from lucir_edu.trainer import Event, TrainingWarning
 
 Job = tuple[str, Config]  # the run's folder below the sweep's folder, and its settings
 
@@ -43,11 +44,14 @@ def grid(specs: Sequence[str]) -> list[dict[str, Any]]:
     8
     """
     axes: list[list[tuple[str, Any]]] = []
+    usual = {"method": "lucir", **Config().to_dict()}
     for spec in specs:
         name, equals, values = spec.partition("=")
         names = [name.strip()] if equals else [part.strip() for part in spec.split(",")]
         choices = values.split(",") if equals else ["false", "true"]
         for key in names:
+            if not (equals or key in configs.SWITCHES or isinstance(usual.get(key, True), bool)):
+                raise UsageError(f"--grid {spec!r} gives {key} no values; write {key}=…,…")
             if any(key == axis[0][0] for axis in axes):
                 raise UsageError(f"{key} is named twice; give all its values at once: {key}=…,…")
             axes.append([(key, configs.parse([f"{key}={choice}"])[key]) for choice in choices])
@@ -78,9 +82,10 @@ def sweep(
 
     Args:
         settings: arguments of :func:`lucir_edu.config.preset`, as returned by :func:`grid`.
-        bases: the folder in which to look for runs with the same base phase; None: ``out``.
+        bases: a folder in which to look first for runs with the same base phase, before ``out``.
         processes: how many runs at a time, each in a process of its own with its share of the
-            cores. If more than one, a script must call it below ``if __name__ == "__main__":``.
+            cores, which is the same when fewer runs are left. If more than one, a script must call
+            it below ``if __name__ == "__main__":``.
         scheduler: the address of a Dask cluster, whose workers perform the runs instead, one run
             at a time each. They must have this code, and see ``out`` under the same path.
         announce: is called with each run's number (from 1), the count, and its name: before the
@@ -105,6 +110,8 @@ def sweep(
     names: dict[tuple[str, int], str] = {}
     for setting, seed in itertools.product(settings, seeds):
         name = ",".join(f"{key}={value}" for key, value in setting.items()) or "default"
+        if len(name) > 200:  # a name may have 255 bytes, on Windows a path 260 characters
+            name = f"{name[:160]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         config = configs.preset(preset, **{**setting, "seed": seed})
         about = {"preset": preset, "method": method_of(config), "config": config.to_dict()}
         row = runs.label(runs.Run(about, {})), seed
@@ -128,7 +135,6 @@ def sweep(
     bases = out if bases is None else Path(bases).absolute()
     data_root = None if data_root is None else Path(data_root).expanduser().absolute()
     one = partial(_perform, preset=preset, out=out, bases=bases, data_root=data_root, device=device)
-    processes = min(processes, len(jobs))  # more would only take cores from those that have a run
     here = scheduler is None and processes == 1
     if here:
         performed = (one(job, watch=watch) for job in jobs)
@@ -171,7 +177,7 @@ def _by_processes(
     processes: int,
     progress: Callable[[float, int], object],
 ) -> Iterator[runs.Run | UsageError]:
-    threads = max(1, torch.get_num_threads() // processes)
+    threads = max(1, torch.get_num_threads() // processes)  # it can decide a result, so always that
     context = multiprocessing.get_context("spawn")
     shares = context.RawArray("d", [runs.is_complete(out / name) for name, _ in jobs])
 
@@ -179,7 +185,9 @@ def _by_processes(
         progress(sum(shares), len(jobs))
 
     others = set(multiprocessing.active_children())
-    with context.Pool(processes, _start_worker, (threads, shares)) as pool:  # it is ended on exit
+    with _ctrl_c_ignored():  # the pool's processes inherit that: the parent handles Ctrl-C
+        pool = context.Pool(min(processes, len(jobs)), _start_worker, (threads, shares))
+    with pool:  # it is ended on exit
         workers = set(multiprocessing.active_children()) - others
         performed = {
             job[0]: pool.apply_async(_perform_here, (one, job, jobs.index(job)))
@@ -187,6 +195,18 @@ def _by_processes(
         }
         for name, _ in jobs:
             yield _result(performed.pop(name), workers, out, look)
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _result(
@@ -218,11 +238,16 @@ def _perform(
     # Image files are read by other processes, which a daemonic process may not start
     multiprocessing.current_process().daemon = False
     name, config = job
-    dataset = datasets.load(config, data_root)
-    base = None
-    if not (out / name / runs.RESULTS).exists():
-        base = runs.same_base(config, dataset, device, _readable(bases))
     try:
+        dataset = datasets.load(config, data_root)
+        base = None
+        if not (out / name / runs.RESULTS).exists():
+            among = (bases,) if bases == out else (bases, out)
+            found = itertools.chain.from_iterable(map(_readable, among))
+            base = runs.same_base(config, dataset, device, found)
+            if base is None and bases != out:
+                told = f"no run in {bases} has learned the base phase of {name}; it is learned anew"
+                warnings.warn(told, TrainingWarning, stacklevel=1)
         return runs.perform(
             config,
             dataset,
@@ -235,6 +260,10 @@ def _perform(
         )
     except UsageError as error:
         return error
+    except (RuntimeError, MemoryError) as error:
+        if not (told := runs.shortage(error)):
+            raise
+        return UsageError(told)
 
 
 def _readable(folder: Path) -> Iterator[runs.Run]:
@@ -250,7 +279,7 @@ _shares: Any = None  # in a pool's worker: what is done of each run
 def _start_worker(threads: int, shares: Any) -> None:
     global _shares
     _shares = shares
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
 

@@ -740,6 +740,14 @@ RUN_DAMAGE = {
     "an accuracy in words": edit(lambda r: r["phases"][0].update(cnn="high")),
     "an accuracy of NaN": edit(lambda r: r["phases"][0].update(cnn=float("nan"))),
     "an infinite accuracy": edit(lambda r: r["phases"][0].update(cnn=float("inf"))),
+    "an accuracy above 100": edit(lambda r: r["phases"][0].update(cnn_new=101.0)),
+    "a share below 0": edit(lambda r: r["phases"][1].update(old_to_new=-5.0)),
+    "another average": edit(lambda r: r["average_incremental_accuracy"].update(cnn=99.0)),
+    "another last accuracy": edit(lambda r: r["last_accuracy"].update(nme=None)),
+    "another forgetting": edit(lambda r: r["forgetting"].update(cnn=50.0)),
+    "norms that are no numbers": put("weight_norms", lambda a: a * np.nan),
+    "norms of 0": put("weight_norms", lambda a: a * 0),
+    "positions of no images": put("positions", lambda a: a[:, :, :0]),
     "a huge accuracy": edit(lambda r: r["phases"][0].update(cnn=10**400)),
     "losses in words": edit(lambda r: r["phases"][0].update(losses={"cross_entropy": ["low"]})),
     "losses as a list": edit(lambda r: r["phases"][0].update(losses=[1.0])),
@@ -786,6 +794,15 @@ def test_a_damaged_run_is_neither_reported_nor_resumed(damage, halted, untrained
     for command in (["report", "run"], ["report", "run", "--html", "page.html"], RESUME):
         assert "run holds a damaged or foreign run" in refused(command)
     assert not Path("opened").exists()
+
+
+def test_a_run_that_may_not_be_read_is_not_called_damaged(halted, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "run/arrays.npz")
+
+    monkeypatch.setattr(np, "load", refuse)
+    said = refused(["report", "run"])
+    assert "run/arrays.npz cannot be read (Permission denied)" in said and "damaged" not in said
 
 
 def test_arrays_are_not_unpacked_when_they_are_too_large(halted, monkeypatch):

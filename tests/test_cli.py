@@ -61,6 +61,9 @@ def lucir_edu(*arguments, cwd):
         (["run", "glyphs-b50-5", "--out", "a_file"], "is a file"),
         (["run", "glyphs-b50-5", "--data-root", "a_file"], "is a file"),
         (["sweep", "glyphs-b50-5", "--grid", "colour", "--out", "s"], "no setting 'colour'"),
+        (["sweep", "glyphs-b50-5", "--grid", "cosine,epochs"], "gives epochs no values; write epo"),
+        (["sweep", "glyphs-b50-5", "--grid", "method"], "'method' gives method no values"),
+        (["run", "glyphs-b50-5", "--seed", "3", "--set", "seed=4"], "leave one out"),
         (["sweep", "glyphs-b50-5", "--seeds", "0", "--out", "s"], "at least one seed"),
         (["sweep", "glyphs-b50-5", "--processes", "0", "--out", "s"], "at least one process"),
         (
@@ -94,6 +97,51 @@ def test_a_mistake_gives_one_line_and_exit_code_2(arguments, says, tmp_path, mon
     assert printed.err.startswith("lucir-edu: ") and printed.err.count("\n") == 1
     assert printed.out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a_file"], "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["grade", "b.ipynb", "--csv"], "a.ipynb"),
+        (["report", "run", "--html"], "run/results.json"),
+        (["bench", "--json"], "run/results.json"),
+        (["bench", "--json"], "run/table.csv"),
+    ],
+)
+def test_only_a_file_of_the_same_kind_is_replaced(arguments, name, tmp_path, monkeypatch, capsys):
+    """In `grade --csv *.ipynb` the shell names a learner's notebook there."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("hours of work")
+    assert cli.main([*arguments, name]) == 2
+    assert f"{name} exists, and is not what is to be written" in capsys.readouterr().err
+    assert file.read_text() == "hours of work" and len(list(file.parent.iterdir())) == 1
+
+
+def test_it_says_its_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert not ended.value.code and re.fullmatch(r"lucir-edu [\d.]+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["sweep glyphs-b50-5", "report runs", "bench", "data"])
+def test_torchrun_is_for_one_run(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(command.split())
+    assert "torchrun is for `run` alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_what_is_printed_may_have_nowhere_to_go(closed, finished, monkeypatch):
+    """`>&-` in a shell, and every program without a console on Windows."""
+    folder, _ = finished
+    monkeypatch.setattr(sys, closed, None)
+    assert cli.main(["report", str(folder / "run")]) == 0
+    assert cli.main(["report", "nowhere"]) == 2
 
 
 def test_the_exit_code_reaches_the_shell(tmp_path):
@@ -287,14 +335,15 @@ def test_sweep_learns_a_common_base_phase_once(tmp_path, monkeypatch):
 def test_report_leaves_out_a_run_that_is_not_complete(finished, tmp_path, capsys):
     folder, _ = finished
     shutil.copytree(folder / "run", tmp_path / "whole")
-    half = runs.load(folder / "run")  # its average stays that of the whole
+    half = runs.load(folder / "run")
     half["phases"] = half["phases"][:3]
     half.arrays = {name: values[:3] for name, values in half.arrays.items()}
+    half.update(runs._summaries(half))
     runs.save(half, tmp_path / "half")
     assert cli.main(["report", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "not complete" in printed.err and "half" in printed.err
-    mean = half["average_incremental_accuracy"]["cnn"]
+    mean = runs.load(folder / "run")["average_incremental_accuracy"]["cnn"]
     row = printed.out.splitlines()[-1]
     assert f"1  {mean:9.2f}  " in row, "one seed, that of the whole run"
     assert "±" not in row, "one run has no standard deviation"

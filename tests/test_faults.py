@@ -161,27 +161,35 @@ def test_the_number_of_workers_may_change(settings, dataset, tmp_path, often):
     assert learnt[0] == (1, 4)
 
 
-def test_a_state_of_another_training_is_not_gone_on_from(settings, dataset, tmp_path, often):
+@pytest.mark.parametrize("other", ["settings", "data"])
+def test_a_base_phase_that_was_begun_with_other_settings_or_data_is_not_lost(
+    settings, dataset, tmp_path, often, other
+):
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
-    other = type(settings).from_dict({**settings.to_dict(), "lr": 0.01})
-    run = perform(other, dataset, out=tmp_path, device="cpu", resume=True)
-    assert figures(run) == figures(perform(other, dataset, device="cpu"))
+    changed, data, says = settings, dataset, "holds a run on other data; choose another --out"
+    if other == "settings":
+        changed = type(settings).from_dict({**settings.to_dict(), "lr": 0.01})
+        says = rf"holds a run with other settings \(lr={settings.lr}\); choose another --out"
+    else:
+        data = dataclasses.replace(dataset, fingerprint="another")
+    with pytest.raises(UsageError, match=says):
+        perform(changed, data, out=tmp_path, device="cpu", resume=True)
+    assert runs.kept(tmp_path) == "3 epochs of phase 0"
+    run = perform(settings, dataset, out=tmp_path, device="cpu", resume=True)
+    assert figures(run) == figures(perform(settings, dataset, device="cpu"))
 
 
-@pytest.mark.parametrize("other", ["data", "code", "torch", "device", "precision"])
-def test_a_state_on_other_data_or_another_machine_is_not_gone_on_from(
+@pytest.mark.parametrize("other", ["code", "torch", "device", "precision"])
+def test_a_state_on_another_machine_is_not_gone_on_from(
     settings, dataset, tmp_path, often, monkeypatch, other
 ):
     """Inside the base phase there are no results yet that would tell."""
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", watch=stop(EpochEnd, 0, 3))
     assert runs.kept(tmp_path) == "3 epochs of phase 0"
-    if other == "data":
-        dataset = dataclasses.replace(dataset, fingerprint="another")
-    else:
-        describe = hardware.describe
-        monkeypatch.setattr(hardware, "describe", lambda *a: {**describe(*a), other: "another"})
+    describe = hardware.describe
+    monkeypatch.setattr(hardware, "describe", lambda *a: {**describe(*a), other: "another"})
     learnt = []
     with pytest.raises(Stopped):
         perform(settings, dataset, out=tmp_path, device="cpu", resume=True,

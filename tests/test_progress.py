@@ -3,8 +3,10 @@
 import io
 import re
 import sys
+import time
 
 import pytest
+import tqdm
 
 from lucir_edu.progress import Progress, Share
 from lucir_edu.trainer import EpochEnd, PhaseStart, StepEnd
@@ -50,14 +52,38 @@ def test_a_notebook_does_not_show_the_bar_as_an_error(notebook, monkeypatch):
     assert "phase 1 of 5" in shown.getvalue() and not other.getvalue()
 
 
-def test_of_several_runs_it_shows_how_many_are_done(capsys):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_of_several_runs_it_shows_how_many_are_done(kind, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", kind())
+    now = 1000.0
+    for module in (time, tqdm.std):
+        monkeypatch.setattr(module, "time", lambda: now)
     with Progress() as progress:
         for done in (1, 1.25, 1.25, 3.5):
             progress.runs(done, 4)
-    shown = re.findall(r"([\d.]+) of 4 runs", capsys.readouterr().err)
-    assert shown == ["1.00", "1.00", "1.25", "1.25", "3.50"], (
-        "drawn when it appears, then each time"
-    )
+            now += 1
+    shown = re.findall(r"([\d.]+) of 4 runs", sys.stderr.getvalue())
+    assert shown == (["1.00", "1.25", "1.25", "3.50"] if kind is Terminal else ["1.00"])
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_a_log_is_not_filled_with_bars(kind, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", kind())
+    now = 1000.0
+    for module in (time, tqdm.std):
+        monkeypatch.setattr(module, "time", lambda: now)
+    with Progress() as progress:
+        progress(PhaseStart(1, 6, 50, 10, 1000, 150, 5, 1000))
+        for step in range(1, 301):  # 90 seconds
+            now += 0.3
+            progress(StepEnd(1, 1, step, {}))
+    shown = sys.stderr.getvalue().count("phase 1 of 5")
+    assert shown >= 100 if kind is Terminal else 2 <= shown <= 4
 
 
 def test_the_share_of_a_run_that_is_done():

@@ -593,7 +593,7 @@ def test_runs_on_other_classes_are_no_seeds_of_one_row():
         runs.compare([made_up(), other])
 
 
-@pytest.mark.parametrize("part", ["precision", "device", "torch"])
+@pytest.mark.parametrize("part", ["precision", "device", "threads", "torch"])
 def test_a_row_of_runs_that_were_not_computed_alike_is_told(part, recwarn):
     alike, other = [made_up(seed=0), made_up(seed=1)], made_up(seed=2)
     runs.compare(alike)
@@ -624,6 +624,9 @@ def test_a_thousand_classes_come_back_from_disk(done, tmp_path):
             **run, "classes": [str(c) for c in range(classes)], "bounds": [0, 250, 500, 750, 1000],
             "class_order": list(range(classes)),
             "phases": [{**phase, "phase": p, "classes_seen": 250 * (p + 1)} for p in range(phases)],
+            **{key: {"cnn": phase["cnn"], "nme": phase["nme"]}
+               for key in ("average_incremental_accuracy", "last_accuracy")},
+            "forgetting": {"cnn": 0.0, "nme": None},
         },
         {
             "confusion_cnn": counts, "embedding_angles": angles,

@@ -21,9 +21,9 @@ import pytest
 import torch
 
 import lucir_edu
-from lucir_edu import cli, cluster, datasets, hardware, runs, sweep
+from lucir_edu import cli, cluster, config, datasets, hardware, runs, sweep
 from lucir_edu.config import UsageError, parse, preset
-from lucir_edu.trainer import TrainingWarning
+from lucir_edu.trainer import EpochEnd, TrainingWarning
 
 QUICK = ["--set", "epochs=1", "--set", "train_per_class=4", "--set", "test_per_class=2",
          "--set", "width=4", "--set", "precision=float32"]  # fmt: skip
@@ -276,12 +276,123 @@ def test_where_the_increment_sets_the_base_it_makes_another_base_phase():
     assert names == ["cosine/2", "cosine/5", "lucir/2", "lucir/5"]
 
 
-def test_there_are_no_more_processes_than_runs(tmp_path):
-    """A process without a run would take cores from those that have one."""
+def test_a_run_has_its_share_of_the_cores_however_many_runs_are_left(tmp_path, monkeypatch):
+    """The number of threads decides what a run learns, and which base phases it may reuse."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    settings, asked = [{**FIXED, "base_classes": 90}], []
+
+    class Stop(Exception):
+        pass
+
+    def pool(count, start, arguments):
+        asked.append((count, *arguments[:1]))
+        raise Stop
+
+    monkeypatch.setattr(
+        multiprocessing, "get_context",
+        lambda kind: types.SimpleNamespace(Pool=pool, RawArray=lambda kind, done: done),
+    )  # fmt: skip
+    for seeds in ([0], [0, 1, 2, 3]):
+        with pytest.raises(Stop):
+            next(sweep.sweep("glyphs-b50-5", settings, seeds, tmp_path, processes=3))
+    assert asked == [(1, 2), (3, 2)]
+
+
+def test_the_processes_of_a_pool_begin_deaf_to_ctrl_c():
+    """They would print their tracebacks while they still import torch."""
+    before = signal.getsignal(signal.SIGINT)
+    with sweep._ctrl_c_ignored():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before is not signal.SIG_IGN
+    found = []
+    elsewhere = threading.Thread(target=lambda: found.extend(_deaf_for_a_moment()))
+    elsewhere.start()
+    elsewhere.join()
+    assert found == [before], "only the main thread may set a handler"
+
+
+def _deaf_for_a_moment():
+    with sweep._ctrl_c_ignored():
+        return [signal.getsignal(signal.SIGINT)]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_data_that_is_missing_costs_its_run_alone(processes, tmp_path):
+    (tmp_path / "data").mkdir()
+    settings = [{**FIXED, "base_classes": 90, "dataset": name} for name in ("cifar100", "glyphs")]
+    done = []
+    with pytest.raises(UsageError, match=r"1 of 2 runs failed.*dataset=cifar100/seed0: .*data --"):
+        for run in sweep.sweep("glyphs-b50-5", settings, [0], tmp_path / "out",
+                               data_root=tmp_path / "data", processes=processes):  # fmt: skip
+            done.append(run["config"]["dataset"])
+    assert done == ["glyphs"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried …")])
+def test_a_run_too_large_for_the_machine_costs_itself_alone(error, tmp_path, monkeypatch):
+    perform = runs.perform
+
+    def full(config, *arguments, **options):
+        if config.width == 5:
+            raise error
+        return perform(config, *arguments, **options)
+
+    monkeypatch.setattr(runs, "perform", full)
+    settings = [{**FIXED, "base_classes": 90, "width": width} for width in (5, 4)]
+    done = []
+    with pytest.raises(UsageError, match=r"1 of 2 runs failed.*width=5.*/seed0: there is not enou"):
+        for run in sweep.sweep("glyphs-b50-5", settings, [0], tmp_path):
+            done.append(run["config"]["width"])
+    assert done == [4]
+    monkeypatch.setattr(runs, "perform", mock.Mock(side_effect=RuntimeError("a mistake of ours")))
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        list(sweep.sweep("glyphs-b50-5", settings[:1], [0], tmp_path))
+
+
+def test_a_base_phase_that_cannot_be_read_is_learned_again(tmp_path):
+    settings = {**FIXED, "base_classes": 90}
+    (first,) = sweep.sweep("glyphs-b50-5", [{**settings, "method": "cosine"}], [0], tmp_path)
+    network = first.path / "phase_00.safetensors"
+    network.write_bytes(network.read_bytes()[:100])
     events = []
-    settings = [parse(["base_classes=90", "epochs=1", "train_per_class=4", "test_per_class=2"])]
-    (run,) = sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, processes=4, watch=events.append)
-    assert events and run["environment"]["threads"] == torch.get_num_threads()
+    other = {**settings, "method": "lucir"}
+    (run,) = sweep.sweep("glyphs-b50-5", [other], [0], tmp_path, watch=events.append)
+    assert [e.phase for e in events if isinstance(e, EpochEnd)] == [0, 1]
+    assert run["phases"][0]["cnn"] == first["phases"][0]["cnn"]
+
+
+def test_it_is_told_when_no_run_has_the_base_phase(tmp_path):
+    """Who names a folder of them does not expect to wait for hours. It is learned once."""
+    settings = [{**FIXED, "base_classes": 90, "method": m} for m in ("cosine", "lucir")]
+    (tmp_path / "none").mkdir()
+    events = []
+    says = r"no run in .*none has learned the base phase of .*method=cosine/seed0; it is learned a"
+    with pytest.warns(TrainingWarning, match=says) as told:
+        list(sweep.sweep("glyphs-b50-5", settings, [0], tmp_path / "out",
+                         bases=tmp_path / "none", watch=events.append))  # fmt: skip
+    assert len([one for one in told if "has learned" in str(one.message)]) == 1
+    assert [e.phase for e in events if isinstance(e, EpochEnd)] == [0, 1, 1]
+
+
+def test_a_run_with_many_settings_has_a_name_that_a_disk_takes(tmp_path):
+    many = {**FIXED, "base_classes": 90, **{switch: False for switch in config.SWITCHES}}
+    settings = [{**many, "margin": 0.123456789, "lr": rate} for rate in (0.05, 0.06)]
+    found = [run.path for run in sweep.sweep("glyphs-b50-5", settings, [0], tmp_path)]
+    assert len(set(found)) == 2 and all(len(path.parent.name) < 180 for path in found)
+    assert all(path.parent.name.startswith("epochs=1,train_per_class=4,") for path in found)
+    events = []
+    again = list(sweep.sweep("glyphs-b50-5", settings, [0], tmp_path, watch=events.append))
+    assert [run.path for run in again] == found and not events
+
+
+def test_only_the_workers_need_the_device(tmp_path, monkeypatch, capsys):
+    """The machine that starts a sweep on a cluster often has no GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    there = "tcp://127.0.0.1:1"
+    said = mistake(capsys, "sweep", "glyphs-b50-5", "--device", "cuda", "--scheduler", there,
+                   "--out", tmp_path / "s")  # fmt: skip
+    assert f"no Dask scheduler answers at {there}" in said
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
