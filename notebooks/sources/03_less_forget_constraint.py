@@ -31,7 +31,8 @@ from lucir_edu.lab.panels import TrainingPanel
 settings = config.preset("glyphs-b50-5", method="cosine", epochs=5)  # five, to save your time
 data = datasets.load(settings)
 bases = runs.load_bases("glyphs-b50-5")
-bank = [run for run in runs.load_bank("glyphs-b50-5") if run["seed"] < 3]  # seeds all settings have
+every = list(runs.load_bank("glyphs-b50-5"))
+bank = [run for run in every if run["seed"] < 3]  # seeds that every setting shown here has
 table = {row["label"]: row for row in runs.compare(bank)}
 
 # %% [markdown]
@@ -91,8 +92,8 @@ print(f"after: {ends['nothing'].measurement.cnn_old:.0f} % (among 60)")
 #
 # ## Distilling scores
 #
-# A well-known remedy is *distillation*, first used against forgetting by *LwF* (Li and Hoiem, ECCV 2016): train the new
-# network to give old classes the scores that the teacher gives them. The paper writes it for cosines, which are the
+# A well-known remedy is *distillation*, which *LwF* (Li and Hoiem, ECCV 2016) made popular against forgetting: train the
+# new network to give old classes the scores that the teacher gives them. The paper writes it for cosines, which are the
 # scores before the scale is applied (Eq. 5):
 #
 # $$L^C_{dis}(x) = \sum_{i=1}^{|C_o|} \| \langle\bar\theta_i, \bar f(x)\rangle -
@@ -318,8 +319,7 @@ assert drifts[weights[3]] > drifts[weights[2]], "pulled harder, and yet further 
 # This is the trade-off: the larger $\lambda$, the less room for the new classes. From 0 to the code's value old classes
 # gain more than new ones lose, and over all 60 classes the code's value is the best of the four. Far beyond it old
 # classes lose a little as well, and the features drift **further** again: most likely the steps overshoot while the
-# learning rate is at its maximum, 0.1, and the rest of the phase does not bring the features back. (A recorded run
-# further down shows such a jump.)
+# learning rate is at its maximum, 0.1, and the rest of the phase does not bring the features back.
 #
 # ## Which half does the work? And a control
 #
@@ -338,7 +338,7 @@ code_rule = weights[2]
 
 def shuffled(config, output, targets, old, num_old):
     """Less-forget with the features of other images as targets."""
-    wrong = old._replace(features=old.features[torch.randperm(len(targets))])
+    wrong = old._replace(features=old.features.roll(1, dims=0))
     return objective_with(code_rule)(config, output, targets, wrong, num_old)
 
 
@@ -431,7 +431,7 @@ for label in ("lucir", "cosine+lf+mr+unfrozen", "replay", "linear+lf", "linear+l
 
 # %%
 by_seed = {(runs.label(run), run["seed"]): run["average_incremental_accuracy"]["cnn"]
-           for run in runs.load_bank("glyphs-b50-5")}  # fmt: skip
+           for run in bank}  # fmt: skip
 parts = {
     "everything on: the loss": ("cosine+lf+mr+unfrozen", "cosine+mr"),
     "everything on: freezing": ("lucir", "cosine+lf+mr+unfrozen"),
@@ -536,6 +536,8 @@ for rule, phase in unstable.items():
 assert loss["code"][1] > 7 * loss["code"][0] and max(loss["paper"]) < 3 * loss["paper"][0]
 calm = [run["phases"][1]["losses"]["less_forget"] for run in by_rule["code"][:2]]
 assert [round(max(values) / values[0]) for values in calm] == [3, 2]
+five = [run["phases"][1]["losses"]["less_forget"] for run in every if runs.label(run) == "lucir"]
+assert [max(values) > 5 * values[0] for values in five] == [False, False, True, False, False]
 assert all(0.03 < values[-1] / code_rule < 0.05 for values in calm)
 assert abs(loss["code"][-1] - loss["paper"][-1]) < 0.02
 assert 13.5 < unstable["paper"]["cnn_old"] - unstable["code"]["cnn_old"] < 14.5
@@ -545,8 +547,8 @@ assert 13.5 < unstable["paper"]["cnn_old"] - unstable["code"]["cnn_old"] < 14.5
 # eight times what it was, with the paper's to less than three times. (On seeds 0 and 1 the code's rule stays at about
 # three and two times, and ends near 0.04.) At the end of the phase the two losses are about the same, though one is
 # weighted five times as much; but with the code's rule the accuracy of the old classes is 14 points lower. So $\lambda
-# = 11.2$ at a learning rate of 0.1 is close to the edge that you met above with $\lambda = 30$: of the five recorded
-# starts, this one went over it. A single seed would have told you either that the code's rule is as good as the
+# = 11.2$ at a learning rate of 0.1 is close to where training gets unstable: of the five recorded seeds, one went over
+# the edge. A single seed would have told you either that the code's rule is as good as the
 # paper's, or that it is eight points worse. Both rules are in the package: `lambda_rule` chooses.
 #
 # ## Try it
@@ -571,25 +573,29 @@ assert moved["cosine+lf"] < 0.8 * moved["cosine"]
 Explorer(bank, data, "cos-lf-mr~cos+lf-mr/seed0/phase5/features")
 
 # %% [markdown]
-# And live. **Predict:** with less-forget but without cosine normalization, is the accuracy after phase 1 better than
-# plain replay's? And after phase 5?
+# And live, with nine epochs a phase, as in the recorded runs. **Predict:** with less-forget but without cosine
+# normalization, the accuracy after phase 1 is better than plain replay's, and at the end it is worse, as you saw. After
+# which phase does it fall behind?
 
 # %% tags=["nbval-ignore-output"]
-panel = TrainingPanel(settings, data, bases=bases)
+panel = TrainingPanel(dataclasses.replace(settings, epochs=9), data, bases=bases)
 panel
 
 # %%
-ranges = {}
-for label in ("replay", "linear+lf"):
-    for phase in (1, 5):
-        found = [run["phases"][phase]["cnn"] for run in bank if runs.label(run) == label]
-        ranges[label, phase] = min(found), max(found)
-        print(f"recorded: {label:9s} after phase {phase}: {min(found):.0f} to {max(found):.0f} %")
-assert ranges["linear+lf", 1][0] > ranges["replay", 1][1] + 5
-assert ranges["linear+lf", 5][1] < ranges["replay", 5][0] - 5
+accuracy = {label: np.array([run.accuracies() for run in every if runs.label(run) == label])
+            for label in ("replay", "linear+lf")}  # fmt: skip
+for phase in range(1, 6):
+    told = (f"{label} {found[:, phase].min():.0f} to {found[:, phase].max():.0f} %"
+            for label, found in accuracy.items())  # fmt: skip
+    print(f"recorded, after phase {phase}:", ", ".join(told))
+ahead = accuracy["linear+lf"] - accuracy["replay"]
+assert 9.5 < ahead[:, 1].min() < ahead[:, 1].max() < 17.6
+assert ahead[:, 3:].max() < -2.5 and ahead[:, 5].max() < -10
+assert ahead[:, 2].min() < 0 < ahead[:, 2].max()
 
 # %% [markdown]
-# It is ahead after phase 1, and behind at the end: the frozen rows of each phase add up.
+# Ahead by ten to seventeen points after phase 1, it is level after phase 2, and behind from phase 3 on: the frozen rows
+# of each phase add up.
 #
 # ## What you have learned
 #

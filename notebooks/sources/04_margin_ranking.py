@@ -45,7 +45,7 @@ plots.show(plots.pairs(data, PAIRS))
 
 # %% [markdown]
 # For such a pair less-forget is not enough: it holds the features of R where they were, but the new embedding of Я may
-# settle right beside them. Against that there are three exemplars of R; for it, a hundred images of Я.
+# settle right beside them. Three exemplars of R pull against this; a hundred images of Я pull towards it.
 #
 # **Predict:** a network with cosine normalization and less-forget learns phases 1 and 2. What share of the test images
 # of R, N and W will it take for their look-alikes, Я, И and Ш?
