@@ -435,12 +435,12 @@ MUTANTS = [
         "stopped_twice",
     ),
     Mutant(
-        "a state within a phase that was learnt from other data is taken",
+        "a base phase that was begun on other data is lost",
         "runs.py",
-        "about = [deciding(config), stream.dataset.fingerprint, machine]",
-        "about = [deciding(config), machine]",
+        "if data != stream.dataset.fingerprint:",
+        "if earlier is not None and data != stream.dataset.fingerprint:",
         "test_faults.py",
-        "on_other_data",
+        "other_settings_or_data",
     ),
     Mutant(
         "the optimiser keeps the first rate",

@@ -300,20 +300,22 @@ def test_a_run_has_its_share_of_the_cores_however_many_runs_are_left(tmp_path, m
 
 def test_the_processes_of_a_pool_begin_deaf_to_ctrl_c():
     """They would print their tracebacks while they still import torch."""
-    before = signal.getsignal(signal.SIGINT)
-    with sweep._ctrl_c_ignored():
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    assert signal.getsignal(signal.SIGINT) is before is not signal.SIG_IGN
-    found = []
-    elsewhere = threading.Thread(target=lambda: found.extend(_deaf_for_a_moment()))
-    elsewhere.start()
-    elsewhere.join()
-    assert found == [before], "only the main thread may set a handler"
 
+    def within():
+        with sweep._ctrl_c_ignored():
+            found.append(signal.getsignal(signal.SIGINT))
 
-def _deaf_for_a_moment():
-    with sweep._ctrl_c_ignored():
-        return [signal.getsignal(signal.SIGINT)]
+    found, usual = [], signal.default_int_handler
+    before = signal.signal(signal.SIGINT, usual)  # (in the background a shell has it ignored)
+    try:
+        within()
+        assert signal.getsignal(signal.SIGINT) is usual
+        elsewhere = threading.Thread(target=within)
+        elsewhere.start()
+        elsewhere.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == [signal.SIG_IGN, usual], "only the main thread may set a handler"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
