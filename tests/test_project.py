@@ -199,6 +199,10 @@ def test_the_readme_tells_what_the_runs_on_cifar_100_measured():
         assert len(orders) == len(row["seeds"])
         named = f"`{method}`, orders {', '.join(orders)}"
         assert f"| `{row['preset']}` | {named} | {' | '.join(values)} |" in README
+    by_method = {row["label"].split()[0]: row for row in several}
+    icarl, lucir = by_method["icarl"]["average (NME)"][0], by_method["lucir"]["average (CNN)"][0]
+    assert f"iCaRL's average (NME), {icarl:.2f}, meets the published figure" in TOLD
+    assert f"LUCIR's (CNN), {lucir:.2f}, is more than three points behind" in TOLD
     assert sorted(len(row["seeds"]) for row in several) == [2, 2, 2, 2, 2, 3, 3, 3]
     for run in (run for run in every if run["config"]["order_seed"] == 1993):
         average, last = run["average_incremental_accuracy"], run["last_accuracy"]

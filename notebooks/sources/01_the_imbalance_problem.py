@@ -560,8 +560,8 @@ assert all(shares["linear+lf"][:2] < shares["replay"][:2] - 10)
 
 # %% [markdown]
 # With 20 exemplars of each class the gap is nearly gone, and with it most of the confusion: it is the imbalance again.
-# Less-forget with the linear head keeps old images from new classes in the first two phases, and no longer at the end
-# (with the shorter training of the panel it may still do so there; `03` looks at why it fades).
+# With less-forget on the linear head fewer old images go to new classes in the first two phases, but not at the end
+# (with the shorter training of the panel fewer may go there even then; `03` looks at why it fades).
 #
 # ## What you have learned
 #
